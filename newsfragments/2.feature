@@ -1,0 +1,1 @@
+tsrt joins a Tailscale or Headscale tailnet and carries TCP, UDP and ICMP over WireGuard and DERP relays: `twistd tsrt`, `tsrt.Node`, `tailnet:` endpoint strings, and an embedded tailnet for tests (`tsrt.testing`, `twistd tsrt-devtailnet`).

@@ -1,0 +1,1 @@
+"""Thin, typed calls into the cryptographic libraries."""

@@ -1,0 +1,1 @@
+"""What the tailnet looks like now."""

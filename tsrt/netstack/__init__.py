@@ -1,0 +1,1 @@
+"""A userspace TCP/IP stack as pure machines."""

@@ -1,0 +1,1 @@
+"""The tailnet seen as Twisted transports."""

@@ -1,0 +1,1 @@
+"""Owns, wires, starts and stops the parts of a node."""

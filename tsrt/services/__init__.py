@@ -1,0 +1,1 @@
+"""Optional services on top of a node."""

@@ -1,0 +1,1 @@
+"""Control-plane documents as typed values."""

@@ -1,0 +1,1 @@
+"""A whole tailnet for tests: simulated internet, control, DERP and STUN servers."""

@@ -1,0 +1,1 @@
+"""WireGuard as pure machines."""

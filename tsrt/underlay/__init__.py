@@ -1,0 +1,1 @@
+"""The real network: datagrams and outgoing streams."""
