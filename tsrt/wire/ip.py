@@ -4,8 +4,8 @@ IPv4 and IPv6: headers parsed to offsets, extension headers, building.
 Parsing checks lengths and, for IPv4, the header checksum once; what it returns
 are offsets into the packet, so that nothing is copied before somebody needs it.
 
-Reference: RFC 791, RFC 8200, RFC 6864 (identification), RFC 5095 (no type 0
-routing), RFC 7045 (extension headers).
+Reference: RFC 791, RFC 8200, RFC 6864 (identification), RFC 6946 (atomic
+fragments), RFC 5095 (no source routing).
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ MAX_EXTENSION_BYTES = 512
 _HOP_BY_HOP = 0
 _ROUTING = 43
 _FRAGMENT = 44
-_NO_NEXT_HEADER = 59
 _DESTINATION_OPTIONS = 60
+_EXTENSIONS = frozenset((_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS))
 
-_V4_START = struct.Struct("!BBHHHBBH")
+_V4_HEADER = struct.Struct("!BBHHHBBH4s4s")
+_V4_START = struct.Struct("!BBHHHBB")
 _V6_START = struct.Struct("!IHBB")
 _FRAGMENT_EXTENSION = struct.Struct("!BBHI")
-_TWO = struct.Struct("!HH")
 
 _DONT_FRAGMENT = 0x4000
 _MORE_FRAGMENTS = 0x2000
+_OFFSET_BITS = 0x1FFF
 
 
 class IPHeader:
@@ -65,12 +66,9 @@ class IPHeader:
     @ivar start: offset of the transport header, or of the fragment's data.
     @ivar end: offset just past the packet (there may be padding after it).
     @ivar isFragment: whether the packet is only a part of one.
-    @ivar ident: identification of the fragmented packet.
+    @ivar ident: identification of the packet that this is a fragment of.
     @ivar fragmentOffset: bytes before this part in the whole packet.
     @ivar moreFragments: whether this part is not the last one.
-    @ivar unfragmentable: offset just past the headers that each part repeats.
-    @ivar nextHeaderAt: offset of the byte that names what follows the
-        unfragmentable part.
     """
 
     __slots__ = (
@@ -81,11 +79,9 @@ class IPHeader:
         "ident",
         "isFragment",
         "moreFragments",
-        "nextHeaderAt",
         "packet",
         "protocol",
         "start",
-        "unfragmentable",
         "version",
     )
 
@@ -100,12 +96,9 @@ class IPHeader:
         if version == 4:
             self.addresses = 12
             self.addressesEnd = 20
-            self.nextHeaderAt = 9
         else:
             self.addresses = 8
             self.addressesEnd = 40
-            self.nextHeaderAt = 6
-        self.unfragmentable = start
         self.isFragment = False
         self.ident = 0
         self.fragmentOffset = 0
@@ -142,19 +135,17 @@ def parseIP(packet: bytes) -> IPHeader:
 def _parseV4(packet: bytes) -> IPHeader:
     if len(packet) < IPV4_HEADER:
         raise WireError("IPv4 packet shorter than its header")
-    first, _, total, ident, fragment, _, protocol, _ = _V4_START.unpack_from(packet)
+    first, _, total, ident, fragment, _, protocol = _V4_START.unpack_from(packet)
     start = (first & 0xF) << 2
     if not IPV4_HEADER <= start <= total <= len(packet):
         raise WireError("IPv4 lengths contradict each other")
     if not verify(packet[:start]):
         raise WireError("IPv4 header checksum")
     header = IPHeader(packet, 4, protocol, start, total)
-    # The reserved bit and "don't fragment" say nothing to a receiver.
-    fragment &= 0x3FFF
-    if fragment:
+    if fragment & (_MORE_FRAGMENTS | _OFFSET_BITS):
         header.isFragment = True
         header.ident = ident
-        header.fragmentOffset = (fragment & 0x1FFF) << 3
+        header.fragmentOffset = (fragment & _OFFSET_BITS) << 3
         header.moreFragments = bool(fragment & _MORE_FRAGMENTS)
     return header
 
@@ -172,9 +163,6 @@ def _parseV6(packet: bytes) -> IPHeader:
     return header
 
 
-_EXTENSIONS = frozenset((_HOP_BY_HOP, _ROUTING, _FRAGMENT, _DESTINATION_OPTIONS))
-
-
 def _walkExtensions(header: IPHeader) -> None:
     """
     Step over the extension headers and note what the fragment header says.
@@ -186,9 +174,9 @@ def _walkExtensions(header: IPHeader) -> None:
     end = header.end
     at = IPV6_HEADER
     following = header.protocol
-    for count in range(MAX_EXTENSION_HEADERS + 1):
-        if following not in _EXTENSIONS:
-            break
+    count = 0
+    atomic = False
+    while following in _EXTENSIONS:
         if count == MAX_EXTENSION_HEADERS:
             raise WireError("too many IPv6 extension headers")
         if at + 8 > end:
@@ -196,34 +184,33 @@ def _walkExtensions(header: IPHeader) -> None:
         kind = following
         following = packet[at]
         if kind == _FRAGMENT:
-            offset = packet[at + 2] << 8 | packet[at + 3]
-            header.ident = int.from_bytes(packet[at + 4 : at + 8], "big")
-            header.fragmentOffset = offset & 0xFFF8
-            header.moreFragments = bool(offset & 1)
-            # A lone "fragment" that is the whole packet is an atomic one and
-            # taken as if it had no fragment header (RFC 6946).
-            if offset & 0xFFF9:
+            if atomic:
+                raise WireError("two IPv6 fragment headers")
+            _, _, offset, ident = _FRAGMENT_EXTENSION.unpack_from(packet, at)
+            at += FRAGMENT_HEADER
+            # A lone "fragment" that is the whole packet is taken as if it had
+            # no fragment header (RFC 6946).
+            atomic = not offset & 0xFFF9
+            if not atomic:
                 header.isFragment = True
-                header.unfragmentable = at
-                header.protocol = following
-                header.start = at + 8
-                return
-            at += 8
-            continue
-        length = (packet[at + 1] + 1) << 3
-        if at + length > end or at + length - IPV6_HEADER > MAX_EXTENSION_BYTES:
-            raise WireError("IPv6 extension header too long")
-        if kind == _HOP_BY_HOP and count:
-            raise WireError("IPv6 hop-by-hop options not in front")
-        if kind == _ROUTING:
-            if packet[at + 3]:
-                # Segments left: the packet wants to be forwarded from here.
-                raise WireError("IPv6 source routing")
+                header.ident = ident
+                header.fragmentOffset = offset & 0xFFF8
+                header.moreFragments = bool(offset & 1)
+                break
         else:
-            _checkOptions(packet, at + 2, at + length)
-        if not header.isFragment and kind != _DESTINATION_OPTIONS:
-            header.nextHeaderAt = at
-        at += length
+            length = (packet[at + 1] + 1) << 3
+            if at + length > min(end, IPV6_HEADER + MAX_EXTENSION_BYTES):
+                raise WireError("IPv6 extension header too long")
+            if kind == _ROUTING:
+                if packet[at + 3]:
+                    # Segments left: the packet wants to be forwarded from here.
+                    raise WireError("IPv6 source routing")
+            else:
+                if kind == _HOP_BY_HOP and count:
+                    raise WireError("IPv6 hop-by-hop options not in front")
+                _checkOptions(packet, at + 2, at + length)
+            at += length
+        count += 1
     header.protocol = following
     header.start = at
 
@@ -255,7 +242,7 @@ class HeaderTemplate:
     identification may be zero (RFC 6864).
     """
 
-    __slots__ = ("_after", "_cached", "_cachedLength", "_sum", "length")
+    __slots__ = ("_back", "_cached", "_cachedLength", "_front", "_sum", "length")
 
     def __init__(
         self,
@@ -275,43 +262,116 @@ class HeaderTemplate:
         self._cached = b""
         if len(source) == 4:
             self.length = IPV4_HEADER
-            self._sum = 0xFFFF - checksum(
-                _V4_START.pack(0x45, 0, 0, 0, _DONT_FRAGMENT, hopLimit, protocol, 0)
-                + source
-                + destination
+            header = _V4_HEADER.pack(
+                0x45,
+                0,
+                0,
+                0,
+                _DONT_FRAGMENT,
+                hopLimit,
+                protocol,
+                0,
+                source,
+                destination,
             )
-            self._after = (
-                struct.pack("!HHBB", 0, _DONT_FRAGMENT, hopLimit, protocol),
-                source + destination,
-            )
+            self._sum = 0xFFFF - checksum(header)
+            self._front = header[4:10]
+            self._back = header[12:]
         else:
             self.length = IPV6_HEADER
             self._sum = 0
-            self._after = (bytes((protocol, hopLimit)) + source + destination, b"")
+            self._front = bytes((protocol, hopLimit)) + source + destination
+            self._back = b""
 
     def header(self, payloadLength: int) -> bytes:
         """The header for a packet with that many bytes after the header."""
         if payloadLength == self._cachedLength:
             return self._cached
-        front, back = self._after
-        if back:
+        if self._back:
             total = payloadLength + IPV4_HEADER
             made = b"".join(
                 (
                     b"\x45\x00",
                     total.to_bytes(2, "big"),
-                    front,
+                    self._front,
                     (-(self._sum + total) % 65535).to_bytes(2, "big"),
-                    back,
+                    self._back,
                 )
             )
         else:
-            made = b"\x60\x00\x00\x00" + payloadLength.to_bytes(2, "big") + front
+            made = b"\x60\x00\x00\x00" + payloadLength.to_bytes(2, "big") + self._front
         self._cachedLength = payloadLength
         self._cached = made
         return made
 
 
-def buildIP(source: bytes, destination: bytes, protocol: int, payload: bytes) -> bytes:
-    """Build one whole packet around C{payload}."""
-    return HeaderTemplate(source, destination, protocol).header(len(payload)) + payload
+def buildPackets(
+    source: bytes,
+    destination: bytes,
+    protocol: int,
+    payload: bytes,
+    mtu: int,
+    ident: int,
+    hopLimit: int = HOP_LIMIT,
+) -> list[bytes]:
+    """
+    Build the packet around C{payload}, in fragments if it exceeds C{mtu}.
+
+    Routers may fragment the IPv4 packets further.
+
+    @param payload: transport header and data.
+    @param ident: identification, unlike that of other recent packets between
+        the two addresses; 16 bits of it are used for IPv4, 32 for IPv6.
+    @raise ValueError: if the payload is larger than any packet can be, the
+        addresses are of different families, or the MTU leaves no room.
+    """
+    if len(source) != len(destination) or len(source) not in (4, 16):
+        raise ValueError("addresses of different families")
+    size = len(payload)
+    if len(source) == 4:
+        if size > 65535 - IPV4_HEADER:
+            raise ValueError("payload too large for IPv4")
+        room = (mtu - IPV4_HEADER) & ~7
+        if IPV4_HEADER + size <= mtu:
+            room = max(room, size)
+    else:
+        if size > 65535:
+            raise ValueError("payload too large for IPv6")
+        if IPV6_HEADER + size <= mtu:
+            start = _V6_START.pack(0x60000000, size, protocol, hopLimit)
+            return [start + source + destination + payload]
+        room = (mtu - IPV6_HEADER - FRAGMENT_HEADER) & ~7
+    if room < 8:
+        raise ValueError("MTU too small")
+    packets = []
+    for at in range(0, size or 1, room):
+        piece = payload[at : at + room]
+        more = at + room < size
+        if len(source) == 4:
+            header = bytearray(
+                _V4_HEADER.pack(
+                    0x45,
+                    0,
+                    IPV4_HEADER + len(piece),
+                    ident & 0xFFFF,
+                    at >> 3 | (_MORE_FRAGMENTS if more else 0),
+                    hopLimit,
+                    protocol,
+                    0,
+                    source,
+                    destination,
+                )
+            )
+            header[10:12] = checksum(bytes(header)).to_bytes(2, "big")
+            packets.append(bytes(header) + piece)
+        else:
+            packets.append(
+                _V6_START.pack(
+                    0x60000000, FRAGMENT_HEADER + len(piece), _FRAGMENT, hopLimit
+                )
+                + source
+                + destination
+                + _FRAGMENT_EXTENSION.pack(protocol, 0, at | more, ident & 0xFFFFFFFF)
+                + piece
+            )
+    return packets
