@@ -31,14 +31,14 @@ def onesSum(data: bytes) -> int:
 
     Data of odd length counts as padded with a zero byte at its end.
     """
+    size = len(data)
+    if size > _LONG:
+        # Larger than any tunnelled packet: a datagram put together.
+        return sum(onesSum(data[at : at + _LONG]) for at in range(0, size, _LONG))
     # Read in little-endian order, where the padding of odd data is implied;
     # swapping the bytes of the result is a multiplication by 256.
     number = int.from_bytes(data, "little")
-    size = len(data)
     if size > _SHORT:
-        if size > _LONG:
-            # Larger than any tunnelled packet: a datagram put together.
-            return sum(onesSum(data[at : at + _LONG]) for at in range(0, size, _LONG))
         number = (number >> _FIRST) + (number & _FIRST_MASK)
         number = (number >> _SECOND) + (number & _SECOND_MASK)
         number = (number >> _THIRD) + (number & _THIRD_MASK)
