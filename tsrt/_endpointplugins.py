@@ -28,7 +28,7 @@ class TailnetClientParser:
         self, reactor: IReactorCore, *args: str, **kwargs: str
     ) -> IStreamClientEndpoint:
         """Make the client endpoint that the string describes."""
-        from tsrt.endpoints import parseClient
+        from tsrt.endpointstrings import parseClient
 
         return parseClient(reactor, *args, **kwargs)
 
@@ -43,6 +43,6 @@ class TailnetServerParser:
         self, reactor: IReactorCore, *args: str, **kwargs: str
     ) -> IStreamServerEndpoint:
         """Make the server endpoint that the string describes."""
-        from tsrt.endpoints import parseServer
+        from tsrt.endpointstrings import parseServer
 
         return parseServer(reactor, *args, **kwargs)

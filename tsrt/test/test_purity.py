@@ -37,7 +37,7 @@ FORBIDDEN = frozenset(
 
 # The only modules that may meet the global reactor: they are the edge where a
 # process begins.
-MAY_USE_GLOBAL_REACTOR = ("_tap.py", "_devtap.py", "cli", "endpoints.py")
+MAY_USE_GLOBAL_REACTOR = ("_tap.py", "_devtap.py", "cli")
 
 # Overlay traffic may reach a host socket only through these (rule R-GLB-1).
 MAY_OPEN_HOST_SOCKETS = ("underlay", "services", "testing", "_tap.py", "_devtap.py")

@@ -1,0 +1,330 @@
+"""
+What a user may set on a node, checked when it is set.
+
+L{NodeConfig} is a value; L{Seams} holds what tests replace.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from attrs import Attribute, evolve, field, fields, frozen
+from hyperlink import URL
+from twisted.internet.interfaces import IReactorTime
+
+from tsrt.errors import ConfigError
+from tsrt.interfaces import IStreamDialer
+from tsrt.keys import Secret
+from tsrt.underlay.proxy import ProxySettings
+
+DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"
+DEFAULT_STARTUP_TIMEOUT = 60.0
+
+_TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*\Z")
+
+# Program names that say nothing about the program.
+_MEANINGLESS = frozenset(
+    {"", "-c", "-m", "__main__", "python", "python3", "twistd", "twist", "trial"}
+)
+
+
+def _checkURL(instance: object, attribute: Attribute[str], value: str) -> None:
+    try:
+        url = URL.from_text(value)
+    except ValueError as error:
+        raise ConfigError(f"the login server {value!r} is not a URL: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigError(
+            f"the login server {value!r} must be an http:// or https:// URL"
+        )
+    if url.userinfo or url.query or url.fragment:
+        raise ConfigError(
+            "the login server's URL holds a user, a query or a fragment",
+            advice="Give only scheme, host, port and, if need be, a path.",
+        )
+
+
+def _checkTags(
+    instance: object, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]
+) -> None:
+    for tag in value:
+        if not _TAG.match(tag):
+            raise ConfigError(
+                f"{tag!r} is not a tag",
+                advice="A tag is 'tag:' with a letter and then letters, "
+                "digits or '-' behind it.",
+            )
+
+
+def _checkPort(instance: object, attribute: Attribute[int], value: int) -> None:
+    if not 0 <= value <= 65535:
+        raise ConfigError(f"{value} is not a UDP port")
+
+
+def _checkPositive(
+    instance: object, attribute: Attribute[float | None], value: float | None
+) -> None:
+    if value is not None and value < 0:
+        raise ConfigError(f"{attribute.name} must not be negative")
+
+
+def _toSecret(value: Secret | str | None) -> Secret | None:
+    if value is None or isinstance(value, Secret):
+        return value
+    return Secret(value) if value else None
+
+
+def defaultHostname() -> str:
+    """
+    The program's name, or this machine's where that says nothing.
+
+    Two programs on one machine so get different names and state directories.
+    """
+    name = Path(sys.argv[0] if sys.argv else "").stem
+    if name.lower() in _MEANINGLESS:
+        import platform
+
+        name = platform.node()
+    return sanitizeHostname(name) or "tsrt"
+
+
+def sanitizeHostname(name: str) -> str:
+    """
+    Make a DNS label of C{name}, the way that Tailscale clients do.
+
+    @return: at most 63 letters, digits and hyphens in lower case, perhaps
+        nothing at all.
+    """
+    for suffix in (".local", ".localdomain", ".lan"):
+        name = name.removesuffix(suffix)
+    name = re.sub(r"[ .@_]", "-", name[:63].strip())
+    name = re.sub(r"[^A-Za-z0-9-]", "", name)
+    return name.strip("-").lower()
+
+
+@frozen(kw_only=True)
+class NodeConfig:
+    """
+    How a node joins a tailnet.
+
+    @ivar hostname: the name that the node asks for; the program's by default.
+    @ivar stateDir: where keys are kept.  C{None} means a directory of the
+        user's that contains the host name (unless a store is given to the
+        node).
+    @ivar controlURL: the control server (C{--login-server}).
+    @ivar authKey: used only when no valid node key is saved; C{file:/path}
+        reads the key from a file.
+    @ivar ephemeral: whether control forgets the node when it stops.
+    @ivar advertiseTags: the tags that the node asks for.
+    @ivar port: UDP port on the real network; 0 picks one.
+    @ivar forceReauth: get a new node key although the saved one is valid.
+    @ivar allowHTTP: permit a plain C{http://} control server that is neither
+        loopback nor private.
+    @ivar forceHTTPS: never try port 80 for the control connection.
+    @ivar caFile: PEM file of certificate authorities trusted besides the
+        system's, for control and relays.
+    @ivar proxy: upstream proxies for control and relays.
+    @ivar keepAlive: seconds between WireGuard keep-alives to every peer; 0
+        sends none.
+    @ivar startupTimeout: seconds until C{up()} gives up, or C{None} for never.
+    @ivar stopTimeout: seconds that each part gets for a clean stop.
+    """
+
+    hostname: str = field(factory=defaultHostname)
+    stateDir: Path | None = field(
+        default=None, converter=lambda v: None if v is None else Path(v).expanduser()
+    )
+    controlURL: str = field(
+        default=DEFAULT_CONTROL_URL,
+        converter=lambda v: v.rstrip("/"),
+        validator=_checkURL,
+    )
+    authKey: Secret | None = field(default=None, converter=_toSecret)
+    ephemeral: bool = False
+    advertiseTags: tuple[str, ...] = field(
+        default=(), converter=tuple, validator=_checkTags
+    )
+    port: int = field(default=0, validator=_checkPort)
+    forceReauth: bool = False
+    allowHTTP: bool = False
+    forceHTTPS: bool = False
+    caFile: Path | None = field(
+        default=None, converter=lambda v: None if v is None else Path(v).expanduser()
+    )
+    proxy: ProxySettings = field(factory=ProxySettings)
+    keepAlive: float = field(default=0.0, validator=_checkPositive)
+    startupTimeout: float | None = field(
+        default=DEFAULT_STARTUP_TIMEOUT, validator=_checkPositive
+    )
+    stopTimeout: float = field(default=3.0, validator=_checkPositive)
+
+    def __attrs_post_init__(self) -> None:
+        label = sanitizeHostname(self.hostname)
+        if not label:
+            raise ConfigError(
+                f"the hostname {self.hostname!r} holds no letter and no digit"
+            )
+
+    @classmethod
+    def fromEnvironment(
+        cls, environ: Mapping[str, str] | None = None, **settings: object
+    ) -> NodeConfig:
+        """
+        Read the C{TS_*} variables that Tailscale users know.
+
+        C{TS_AUTHKEY} (or C{TS_AUTH_KEY}), C{TS_CONTROL_URL}, C{TS_HOSTNAME},
+        C{TS_STATE_DIR}, C{TS_BOOT_TIMEOUT}, C{TSNET_FORCE_LOGIN},
+        C{TS_FORCE_NOISE_443}, and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
+
+        @param settings: beat the variables; C{None} means not set.
+        @raise ConfigError: a variable has a value that cannot be.
+        """
+        environ = os.environ if environ is None else environ
+        found: dict[str, object] = {"proxy": ProxySettings.fromEnvironment(environ)}
+        for names, setting in (
+            (("TS_AUTHKEY", "TS_AUTH_KEY"), "authKey"),
+            (("TS_CONTROL_URL",), "controlURL"),
+            (("TS_HOSTNAME",), "hostname"),
+            (("TS_STATE_DIR",), "stateDir"),
+        ):
+            value = next((environ[n] for n in names if environ.get(n)), None)
+            if value is not None:
+                found[setting] = value
+        if environ.get("TS_BOOT_TIMEOUT"):
+            found["startupTimeout"] = parseDuration(environ["TS_BOOT_TIMEOUT"])
+        for name, setting in (
+            ("TSNET_FORCE_LOGIN", "forceReauth"),
+            ("TS_FORCE_NOISE_443", "forceHTTPS"),
+        ):
+            if environ.get(name):
+                found[setting] = _parseBool(name, environ[name])
+        found.update({k: v for k, v in settings.items() if v is not None})
+        return cls._checked(found, "a setting")
+
+    @classmethod
+    def fromFile(cls, path: str | os.PathLike[str], **settings: object) -> NodeConfig:
+        """
+        Read a TOML file whose keys are the attributes of this class.
+
+        @param settings: beat the file; C{None} means not set.
+        @raise ConfigError: the file cannot be read, or holds a key or a value
+            that cannot be.
+        """
+        try:
+            with open(path, "rb") as file:
+                found: dict[str, object] = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError(
+                f"the configuration file {os.fspath(path)} cannot be read: "
+                f"{error.strerror}"
+            ) from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(
+                f"the configuration file {os.fspath(path)} is not TOML: {error}"
+            ) from None
+        proxy = found.pop("proxy", None)
+        if proxy is not None:
+            found["proxy"] = ProxySettings.fromEnvironment({"ALL_PROXY": str(proxy)})
+        found.update({k: v for k, v in settings.items() if v is not None})
+        return cls._checked(found, os.fspath(path))
+
+    @classmethod
+    def _checked(cls, settings: Mapping[str, object], where: str) -> NodeConfig:
+        known = {a.name for a in fields(cls)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ConfigError(
+                f"{where} has no meaning here: {', '.join(unknown)}",
+                advice=f"Known are: {', '.join(sorted(known))}.",
+            )
+        try:
+            return cls(**settings)  # type: ignore[arg-type]  # checked by attrs
+        except ConfigError:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{where} has a value of a wrong kind: {error}") from None
+
+    def resolvedAuthKey(self) -> Secret | None:
+        """
+        The auth key itself, read from its file when it names one.
+
+        White space around the key is dropped: files end in newlines.
+
+        @raise ConfigError: the file cannot be read or is empty.
+        """
+        if self.authKey is None:
+            return None
+        text = self.authKey.reveal()
+        if text.startswith("file:"):
+            path = Path(text.removeprefix("file:")).expanduser()
+            try:
+                text = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(
+                    f"the auth key file {path} cannot be read: {error}"
+                ) from None
+            if not text.strip():
+                raise ConfigError(f"the auth key file {path} is empty")
+        return Secret(text.strip()) if text.strip() else None
+
+    def resolvedStateDir(self) -> Path:
+        """The state directory, the user's default one if none was set."""
+        if self.stateDir is not None:
+            return self.stateDir
+        from platformdirs import user_state_path
+
+        return user_state_path("tsrt", appauthor=False) / sanitizeHostname(
+            self.hostname
+        )
+
+    def replace(self, **changes: object) -> NodeConfig:
+        """A copy with some settings changed."""
+        return evolve(self, **changes)
+
+
+def parseDuration(text: str) -> float:
+    """
+    Read C{90}, C{90s}, C{1m30s} or C{1h} as seconds.
+
+    @raise ConfigError: the text is no duration.
+    """
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?(h|ms|m|s))+", text):
+        raise ConfigError(
+            f"{text!r} is not a duration", advice="Write seconds, or like 1m30s."
+        )
+    return sum(
+        float(number) * units[unit]
+        for number, unit in re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
+    )
+
+
+def _parseBool(name: str, text: str) -> bool:
+    if text.lower() in ("1", "t", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "f", "false", "no", "off"):
+        return False
+    raise ConfigError(f"{name}={text!r} is neither true nor false")
+
+
+@frozen(kw_only=True)
+class Seams:
+    """
+    What a test replaces; the only hook for fakes.
+
+    @ivar randbytes: the source of randomness, C{os.urandom} by default.
+    @ivar wallclock: seconds since 1970 for WireGuard timestamps and expiry
+        dates; the reactor's own clock by default.
+    @ivar makeDialer: makes the dialer of outgoing streams.
+    """
+
+    randbytes: Callable[[int], bytes] = os.urandom
+    wallclock: Callable[[], float] | None = None
+    makeDialer: Callable[[IReactorTime, NodeConfig], IStreamDialer] | None = None

@@ -1,0 +1,115 @@
+"""Stream endpoints on the tailnet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint
+from twisted.internet.error import TimeoutError as TwistedTimeoutError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tsrt.reactor import TailnetReactor
+
+DEFAULT_TIMEOUT = 30.0
+
+
+@implementer(IStreamClientEndpoint)
+class TailnetClientEndpoint:
+    """Connects to a name or an address of the tailnet."""
+
+    def __init__(
+        self,
+        obtain: Callable[[], TailnetReactor],
+        host: str,
+        port: int,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """
+        @param obtain: gives the tailnet when a connection is asked for, and
+            starts its node if need be.
+        @param host: a MagicDNS name, short or full, or an address literal.
+        @param timeout: seconds for everything, waiting for the node included.
+        """
+        self._obtain = obtain
+        self._host = host
+        self._port = port
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"<TailnetClientEndpoint {self._host}:{self._port}>"
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """
+        Connect; fires with the protocol.
+
+        Fails with L{DNSLookupError} for an unknown name, with
+        L{ConnectionRefusedError}, with L{TimeoutError}, or with whatever kept
+        the node from starting.  Cancelling gives up the attempt.
+        """
+        try:
+            tailnet = self._obtain()
+        except Exception:
+            return fail(Failure())
+        endpoint = HostnameEndpoint(
+            tailnet, self._host, self._port, timeout=self._timeout
+        )
+        connecting = endpoint.connect(protocolFactory)
+
+        def explain(result: object, seconds: float) -> object:
+            if isinstance(result, Failure) and result.check(CancelledError):
+                raise TwistedTimeoutError(
+                    f"{self._host}:{self._port} was not reached within "
+                    f"{seconds:g} seconds"
+                )
+            return result
+
+        return connecting.addTimeout(self._timeout, tailnet, explain)
+
+
+@implementer(IStreamServerEndpoint)
+class TailnetServerEndpoint:
+    """Listens on a TCP port of the tailnet."""
+
+    def __init__(
+        self,
+        obtain: Callable[[], TailnetReactor],
+        port: int,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> None:
+        """
+        @param obtain: gives the tailnet when asked to listen, and starts its
+            node if need be.
+        @param interface: C{""} for both families, C{"v4"}, C{"v6"}, or one of
+            the node's addresses.
+        """
+        self._obtain = obtain
+        self._port = port
+        self._backlog = backlog
+        self._interface = interface
+
+    def __repr__(self) -> str:
+        return f"<TailnetServerEndpoint port {self._port}>"
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """
+        Listen; fires with the port, whether or not the node is up yet.
+
+        Fails with L{CannotListenError} when the port is taken.
+        """
+        try:
+            tailnet = self._obtain()
+        except Exception:
+            return fail(Failure())
+        return TCP4ServerEndpoint(
+            tailnet, self._port, self._backlog, self._interface
+        ).listen(protocolFactory)

@@ -1,0 +1,148 @@
+"""Listening on a TCP port of the overlay (L{IListeningPort})."""
+
+from __future__ import annotations
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from tsrt.errors import NoFreePort, PortInUse
+from tsrt.netstack.flow import TCPFlow
+from tsrt.netstack.listen import Listener
+from tsrt.overlay.context import OverlayContext, packedInterface, twistedAddress
+from tsrt.overlay.transport import TailnetTCPTransport
+
+
+@implementer(IListeningPort)
+class TailnetPort:
+    """
+    Accepts connections from the tailnet and gives each a protocol.
+
+    May be started before the node has addresses: the port is taken in the
+    stack at once and needs no address to exist.
+    """
+
+    _log = Logger(namespace="tsrt.overlay")
+
+    def __init__(
+        self,
+        context: OverlayContext,
+        port: int,
+        factory: ServerFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> None:
+        """
+        @param port: 0 picks a free one.
+        @param interface: see L{packedInterface}.
+        """
+        self._context = context
+        self._wanted = port
+        self._factory = factory
+        self._backlog = backlog
+        self._interface = interface
+        self._listener: Listener | None = None
+
+    def __repr__(self) -> str:
+        state = f"port {self._listener.port}" if self._listener else "not listening"
+        return f"<TailnetPort of {type(self._factory).__name__}, {state}>"
+
+    def startListening(self) -> None:
+        """
+        Take the port.
+
+        @raise CannotListenError: it is taken, or the interface is none.
+        """
+        if self._listener is not None:
+            raise CannotListenError(self._interface, self._wanted, "already listening")
+        try:
+            listener = self._context.stack.listenTCP(
+                self._wanted,
+                self._context.now(),
+                address=packedInterface(self._interface),
+                backlog=self._backlog,
+            )
+        except (PortInUse, NoFreePort, ValueError) as error:
+            raise CannotListenError(
+                self._interface, self._wanted, OSError(str(error))
+            ) from None
+        self._listener = listener
+        listener.owner = self
+        self._factory.doStart()
+        self._log.info(
+            "{factory} listens on tailnet port {port}",
+            factory=type(self._factory).__name__,
+            port=listener.port,
+        )
+
+    def stackReady(self) -> None:
+        """Connections are waiting to be accepted."""
+        while self._listener is not None:
+            flow = self._listener.accept()
+            if flow is None:
+                return
+            self._accept(flow)
+
+    def _accept(self, flow: TCPFlow) -> None:
+        peer = twistedAddress("TCP", flow.remoteAddress, flow.remotePort)
+        try:
+            protocol = self._factory.buildProtocol(peer)
+        except Exception:
+            self._log.failure(
+                "{factory!r} raised when asked for a protocol for {peer}",
+                factory=self._factory,
+                peer=peer,
+            )
+            protocol = None
+        if protocol is None:
+            flow.abort(now=self._context.now())
+            flow.release(now=self._context.now())
+            self._context.flush()
+            return
+        TailnetTCPTransport(self._context, flow, isClient=False).attach(protocol)
+
+    def stopListening(self) -> Deferred[None]:
+        """Give the port back; connections that were accepted go on."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.owner = None
+            listener.close(self._context.now())
+            self._context.flush()
+            self._log.info("tailnet port {port} closed", port=listener.port)
+            try:
+                self._factory.doStop()
+            except Exception:
+                self._log.failure("{factory!r} raised in stop", factory=self._factory)
+        return succeed(None)
+
+    # Older callers, such as twisted.application, use this name.
+    loseConnection = stopListening
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """The address and port that are listened on."""
+        if self._listener is None:
+            raise CannotListenError(self._interface, self._wanted, "not listening")
+        return hostAddress(self._context, "TCP", self._interface, self._listener.port)
+
+
+def hostAddress(
+    context: OverlayContext, protocol: str, interface: str, port: int
+) -> IPv4Address | IPv6Address:
+    """
+    The address of a bound port.
+
+    A wildcard is shown as the node's own address once it has one (that is
+    what a peer connects to), and as the unspecified address until then.
+    """
+    bound = packedInterface(interface)
+    if isinstance(bound, bytes):
+        return twistedAddress(protocol, bound, port)
+    family = {4: 4, 6: 16}.get(bound) if bound is not None else None
+    for address in context.localAddresses():
+        if family in (None, len(address)):
+            return twistedAddress(protocol, address, port)
+    return twistedAddress(protocol, bytes(16 if bound == 6 else 4), port)

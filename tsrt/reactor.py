@@ -1,0 +1,167 @@
+"""
+The tailnet as a reactor.
+
+L{TailnetReactor} provides the reactor interfaces that networked Twisted code
+asks for, so that endpoints, Agent, Site, names and others run on the tailnet
+unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IConnector,
+    IDelayedCall,
+    IHostnameResolver,
+    IListeningPort,
+    IReactorPluggableNameResolver,
+    IReactorSSL,
+    IReactorTCP,
+    IReactorTime,
+    IReactorUDP,
+)
+from twisted.internet.protocol import (
+    AbstractDatagramProtocol,
+    ClientFactory,
+    ServerFactory,
+)
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from tsrt.names import TailnetHostnameResolver
+from tsrt.overlay.connector import TailnetConnector
+from tsrt.overlay.context import OverlayContext
+from tsrt.overlay.port import TailnetPort
+from tsrt.overlay.udp import TailnetUDPPort
+
+
+@implementer(
+    IReactorTCP, IReactorUDP, IReactorSSL, IReactorTime, IReactorPluggableNameResolver
+)
+class TailnetReactor:
+    """
+    Connects, listens and resolves on the tailnet; keeps time with the real
+    reactor.  It neither runs nor stops.
+    """
+
+    def __init__(self, context: OverlayContext) -> None:
+        """
+        @param context: the node's overlay.
+        """
+        self._context = context
+        self._clock = context.reactor
+        self.nameResolver: IHostnameResolver = TailnetHostnameResolver(context)
+
+    # -- IReactorTCP -------------------------------------------------------------
+
+    def listenTCP(
+        self,
+        port: int,
+        factory: ServerFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """
+        Listen on a tailnet port; works before the node is up.
+
+        @param interface: C{""} for IPv4 and IPv6, C{"v4"}, C{"v6"}, or one of
+            the node's addresses.
+        @raise CannotListenError: the port is taken.
+        """
+        listening = TailnetPort(self._context, port, factory, backlog, interface)
+        listening.startListening()
+        return listening
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> IConnector:
+        """
+        Connect to a tailnet name or address; waits, within the time-out, for
+        the node to come up.
+        """
+        connector = TailnetConnector(
+            self._context, host, port, factory, timeout, bindAddress
+        )
+        connector.connect()
+        return connector
+
+    # -- IReactorSSL, for callers older than endpoints -------------------------------
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: ServerFactory,
+        contextFactory: Any,  # Twisted's own signature takes several interfaces
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
+        """Listen for TLS connections on a tailnet port."""
+        wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
+        return self.listenTCP(port, wrapped, backlog, interface)
+
+    def connectSSL(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        contextFactory: Any,  # Twisted's own signature takes several interfaces
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> IConnector:
+        """Connect to a tailnet port and talk TLS."""
+        wrapped = TLSMemoryBIOFactory(contextFactory, True, factory)
+        return self.connectTCP(host, port, wrapped, timeout, bindAddress)
+
+    # -- IReactorUDP -----------------------------------------------------------------
+
+    def listenUDP(
+        self,
+        port: int,
+        protocol: AbstractDatagramProtocol,
+        interface: str = "",
+        maxPacketSize: int = 8192,
+    ) -> IListeningPort:
+        """
+        Send and receive datagrams on a tailnet port.
+
+        @param interface: C{""}, C{"0.0.0.0"} (IPv4 only), C{"::"} (both), or
+            one of the node's addresses.
+        @raise CannotListenError: the port is taken.
+        """
+        bound = TailnetUDPPort(self._context, port, protocol, interface, maxPacketSize)
+        bound.startListening()
+        return bound
+
+    # -- IReactorTime ----------------------------------------------------------------
+
+    def seconds(self) -> float:
+        """The real reactor's time."""
+        return self._clock.seconds()
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],
+        *args: object,
+        **kwargs: object,
+    ) -> IDelayedCall:
+        """Call later, on the real reactor."""
+        return self._clock.callLater(delay, callable, *args, **kwargs)
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """The real reactor's delayed calls."""
+        return self._clock.getDelayedCalls()
+
+    # -- IReactorPluggableNameResolver ---------------------------------------------------
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """Resolve names by C{resolver} from now on; return the former one."""
+        previous, self.nameResolver = self.nameResolver, resolver
+        return previous

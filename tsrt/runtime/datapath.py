@@ -1,0 +1,268 @@
+"""
+The walk of a packet, in both directions, through the pure machines.
+
+Outbound: stack, route, filter, tunnel, path.  Inbound: path, tunnel, source
+check and filter, stack, and then whatever the stack has to say to that.  All
+of it works on lists; nothing here makes a Deferred, logs or allocates more
+than lists for a packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from tsrt.counters import Counters
+from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.routes import RouteTable
+from tsrt.netstack.stack import Stack
+from tsrt.runtime.timers import DeadlineTimer
+from tsrt.tunnel.table import TunnelTable
+
+# Rounds of "the stack spoke, the applications answered" in one turn, before
+# the reactor gets to do something else.
+_MOST_ROUNDS = 16
+
+# Packets kept for capture hooks and the like go by these directions.
+FROM_LOCAL = 0
+FROM_PEER = 1
+
+_IPPROTO_TSMP = 99
+
+
+class DataPathCounters(Counters):
+    """Packets and bytes that went through, and those that went nowhere."""
+
+    __slots__ = (
+        "droppedNoPath",
+        "droppedNoRoute",
+        "inboundBytes",
+        "inboundPackets",
+        "outboundBytes",
+        "outboundPackets",
+    )
+
+
+class Transmit(Protocol):
+    """Takes messages to a peer, by whatever path leads there now."""
+
+    def __call__(self, peer: bytes, messages: list[bytes]) -> bool:
+        """Send; tell whether there was a path at all."""
+
+
+class DataPath:
+    """
+    Joins stack, filter, routes and tunnel; does no I/O of its own.
+
+    @ivar capture: called with a direction and a list of IP packets while it
+        is set; C{None} costs one comparison a batch.
+    """
+
+    _log = Logger(namespace="tsrt.datapath")
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        *,
+        stack: Stack,
+        tunnel: TunnelTable,
+        packetFilter: PacketFilter,
+        routes: RouteTable[bytes],
+        transmit: Transmit,
+        onTSMP: Callable[[bytes, bytes], list[bytes]],
+    ) -> None:
+        """
+        @param routes: destination address to the raw node key of the peer.
+        @param onTSMP: given a peer's key and its TSMP packet, returns the
+            packets to answer with.
+        """
+        self._reactor = reactor
+        self._stack = stack
+        self._tunnel = tunnel
+        self._filter = packetFilter
+        self._routes = routes
+        self._transmit = transmit
+        self._onTSMP = onTSMP
+        self._timer = DeadlineTimer(reactor, self._tick)
+        self._scheduled: IDelayedCall | None = None
+        self._flushing = False
+        self._running = False
+        self.capture: Callable[[int, list[bytes]], object] | None = None
+        self.counters = DataPathCounters()
+
+    # -- life -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to move packets."""
+        self._running = True
+        self.flush()
+
+    def stop(self) -> None:
+        """Move nothing any more; no delayed call remains."""
+        self._running = False
+        self._timer.cancel()
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+
+    # -- inbound ------------------------------------------------------------------
+
+    def receive(self, source: bytes, messages: list[bytes]) -> None:
+        """
+        Take WireGuard messages as they came from the real network.
+
+        @param source: what to tell floods from one place by: the relayed
+            sender's node key, or a packed address and port.
+        """
+        if not self._running:
+            return
+        now = self._reactor.seconds()
+        received = self._tunnel.receive(messages, source, now)
+        for peer, replies in received.replies:
+            self._send(peer, replies)
+        if received.toSource and len(source) == 32:
+            self._send(source, received.toSource)
+        for peer, packets in received.packets:
+            self._inbound(peer, packets, now)
+        self._settle(now)
+
+    def _inbound(self, peer: bytes, packets: list[bytes], now: float) -> None:
+        counters = self.counters
+        counters.inboundPackets += len(packets)
+        counters.inboundBytes += sum(map(len, packets))
+        if self.capture is not None:
+            self.capture(FROM_PEER, packets)
+        admitted = self._filter.admit(packets, peer)
+        if not admitted:
+            return
+        for packet in admitted:
+            if _protocolOf(packet) == _IPPROTO_TSMP:
+                admitted = self._takeTSMP(peer, admitted, now)
+                break
+        if admitted:
+            self._stack.receive(admitted, now)
+
+    def _takeTSMP(self, peer: bytes, packets: list[bytes], now: float) -> list[bytes]:
+        """Answer TSMP messages; return the packets that are none."""
+        others, answers = [], []
+        for packet in packets:
+            if _protocolOf(packet) == _IPPROTO_TSMP:
+                answers += self._onTSMP(peer, packet)
+            else:
+                others.append(packet)
+        if answers:
+            self.sendPackets(peer, answers, now)
+        return others
+
+    # -- outbound -------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send, at the end of this reactor turn, what the stack has to send."""
+        if self._running and self._scheduled is None and not self._flushing:
+            self._scheduled = self._reactor.callLater(0, self._flushNow)
+
+    def _flushNow(self) -> None:
+        self._scheduled = None
+        self._settle(self._reactor.seconds())
+
+    def sendPackets(self, peer: bytes, packets: list[bytes], now: float) -> None:
+        """Seal packets for one peer and send them."""
+        self._send(peer, self._tunnel.send(peer, packets, now))
+
+    def _outbound(self, packets: list[bytes], now: float) -> None:
+        if self.capture is not None:
+            self.capture(FROM_LOCAL, packets)
+        counters = self.counters
+        lookup = self._routes.lookup
+        batches: dict[bytes, list[bytes]] = {}
+        for packet in self._filter.noteOutbound(packets):
+            version = packet[0] >> 4
+            peer = lookup(packet[16:20] if version == 4 else packet[24:40])
+            if peer is None:
+                counters.droppedNoRoute += 1
+                continue
+            batch = batches.get(peer)
+            if batch is None:
+                batches[peer] = [packet]
+            else:
+                batch.append(packet)
+        for peer, batch in batches.items():
+            counters.outboundPackets += len(batch)
+            counters.outboundBytes += sum(map(len, batch))
+            self._send(peer, self._tunnel.send(peer, batch, now))
+
+    def _send(self, peer: bytes, messages: list[bytes]) -> None:
+        if messages and not self._transmit(peer, messages):
+            self.counters.droppedNoPath += len(messages)
+
+    # -- the turn ---------------------------------------------------------------------
+
+    def _settle(self, now: float) -> None:
+        """Let applications and stack talk until both are quiet, then sleep."""
+        if self._flushing or not self._running:
+            return
+        self._flushing = True
+        stack = self._stack
+        try:
+            for _ in range(_MOST_ROUNDS):
+                for ready in stack.takeReady():
+                    owner = ready.owner
+                    if owner is not None:
+                        self._tell(owner)
+                if not self._running:
+                    return
+                packets = stack.drain(now)
+                if not packets:
+                    break
+                self._outbound(packets, now)
+            else:
+                self._scheduled = self._scheduled or self._reactor.callLater(
+                    0, self._flushNow
+                )
+        finally:
+            self._flushing = False
+        self._arm(now)
+
+    def _tell(self, owner: object) -> None:
+        """
+        Tell the owner of a stack object that it has news.
+
+        Owners guard the code of users; this guards the data path against a
+        mistake in an owner.
+        """
+        try:
+            owner.stackReady()  # type: ignore[attr-defined]  # every owner is a Reactive; checked where owners are set
+        except Exception:
+            self._log.failure("{owner!r} failed", owner=owner)
+
+    def _arm(self, now: float) -> None:
+        timer = self._timer
+        timer.arm(self._stack.deadline(), now)
+        timer.arm(self._tunnel.deadline(), now)
+
+    def _tick(self) -> None:
+        """A deadline of the stack or of the tunnel has come."""
+        if not self._running:
+            return
+        now = self._reactor.seconds()
+        self.sendAll(self._tunnel.tick(now))
+        self._stack.tick(now)
+        self._settle(now)
+
+    def sendAll(self, batches: Iterable[tuple[bytes, list[bytes]]]) -> None:
+        """Send messages to several peers."""
+        for peer, messages in batches:
+            self._send(peer, messages)
+
+    def rearm(self) -> None:
+        """Something gave the tunnel or the stack new deadlines."""
+        if self._running:
+            self._arm(self._reactor.seconds())
+
+
+def _protocolOf(packet: bytes) -> int:
+    """The protocol number, or next header, of an IP packet."""
+    return packet[9] if packet[0] >> 4 == 4 else packet[6]
