@@ -1,0 +1,58 @@
+# Every target works on a fresh machine with Python 3.11 or newer; `interop`
+# needs Go as well.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INTEROP_BIN ?= $(CURDIR)/interop/bin
+GO ?= go
+
+.PHONY: demo test interop interop-build bench docs lint typing imports clean
+
+# The environment with tsrt itself, editable, and what its tests need.
+$(BIN)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+# The same with the tools of the house.
+$(BIN)/.dev-installed: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev,docs]"
+	touch $@
+
+demo: $(BIN)/.installed
+	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
+
+test: $(BIN)/.installed
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -b -m twisted.trial --jobs 2 tsrt
+
+# Real Tailscale, Headscale, DERP and WireGuard programs, built from the Go
+# module proxy, and the tests that run against them.
+interop: $(BIN)/.installed interop-build
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) TSRT_INTEROP_REQUIRED=1 \
+		$(BIN)/python -b -m twisted.trial tsrt.test.interop
+
+interop-build:
+	GO=$(GO) sh interop/build.sh $(INTEROP_BIN)
+
+bench: $(BIN)/.installed
+	$(BIN)/python benchmarks/tunnel.py
+	$(BIN)/python benchmarks/netstack.py
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python benchmarks/join.py
+
+lint: $(BIN)/.dev-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+typing: $(BIN)/.dev-installed
+	$(BIN)/mypy tsrt examples benchmarks
+
+imports: $(BIN)/.dev-installed
+	$(BIN)/lint-imports
+
+docs: $(BIN)/.dev-installed
+	$(BIN)/sphinx-build -W -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) .tox build dist *.egg-info docs/_build _trial_temp* interop/bin demo-state

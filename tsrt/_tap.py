@@ -1,0 +1,337 @@
+"""C{twistd tsrt}: a node as a service, with the names that Tailscale users know."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogPublisher,
+)
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from tsrt._version import __version__
+from tsrt.cli.prompt import TerminalPrompt
+from tsrt.config import NodeConfig, parseDuration
+from tsrt.errors import ConfigError, TSRTError
+from tsrt.keys import Secret
+from tsrt.node import Node
+from tsrt.services.files import FilesService
+from tsrt.services.forward import ForwardService
+from tsrt.services.pinger import PingService
+from tsrt.services.statusfile import StatusFileService
+from tsrt.state import MemoryStateStore
+
+
+class Options(UsageOptions):
+    """The command line of C{twistd tsrt}."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Joins a tailnet and carries its traffic in this process. Without an auth "
+        "key a login page is shown. Settings may also come from the environment: "
+        "TS_AUTHKEY, TS_CONTROL_URL, TS_HOSTNAME, TS_STATE_DIR, TS_BOOT_TIMEOUT, "
+        "HTTPS_PROXY, ALL_PROXY, NO_PROXY."
+    )
+
+    optFlags = [
+        ["ephemeral", None, "Leave the tailnet for good when the node stops."],
+        ["force-reauth", None, "Log in anew, although a valid key is saved."],
+        ["allow-http", None, "Permit an http:// login server on a public address."],
+        ["verbose", "v", "Log what happens inside, too."],
+    ]
+
+    optParameters = [
+        [
+            "authkey",
+            None,
+            None,
+            "Auth key, or file:PATH. Everybody on this machine can read command "
+            "lines: prefer --authkey-file or TS_AUTHKEY.",
+        ],
+        ["authkey-file", None, None, "File that holds the auth key."],
+        ["login-server", None, None, "URL of the control server."],
+        ["hostname", None, None, "Name to ask for; this machine's by default."],
+        ["statedir", None, None, "Directory for the node's keys."],
+        ["state", None, None, "'mem:' keeps keys in memory only (with --ephemeral)."],
+        ["advertise-tags", None, None, "Tags to ask for, with commas between."],
+        ["port", None, None, "UDP port on the real network; 0 picks one.", int],
+        ["ca-file", None, None, "PEM file of further certificate authorities."],
+        [
+            "timeout",
+            None,
+            None,
+            "Give up when not running after this long (60s); 0 waits for ever.",
+        ],
+        ["config", None, None, "TOML file with settings; options beat it."],
+        ["status-file", None, None, "JSON file to keep the node's status in."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen-tcp"] = []
+        self["forward"] = []
+        self["serve-dir"] = []
+        self["ping"] = []
+
+    def opt_control_url(self, url: str) -> None:
+        """The same as --login-server."""
+        self["login-server"] = url
+
+    def opt_auth_key(self, key: str) -> None:
+        """The same as --authkey."""
+        self["authkey"] = key
+
+    def opt_listen_tcp(self, text: str) -> None:
+        """PORT=ENDPOINT: join connections to this tailnet port to a host endpoint, as in 8080=tcp:127.0.0.1:80."""
+        port, endpoint = _split(text, "--listen-tcp PORT=ENDPOINT", first=True)
+        self["listen-tcp"].append((_port(port), endpoint))
+
+    def opt_forward(self, text: str) -> None:
+        """ENDPOINT=HOST:PORT: join connections to a host endpoint to a tailnet address, as in tcp:8022:interface=127.0.0.1=build:22."""
+        endpoint, target = _split(text, "--forward ENDPOINT=HOST:PORT", first=False)
+        host, _, port = target.rpartition(":")
+        if not host:
+            raise UsageError(f"--forward: {target!r} is not HOST:PORT")
+        self["forward"].append((endpoint, host.strip("[]"), _port(port)))
+
+    def opt_serve_dir(self, text: str) -> None:
+        """PORT=PATH: serve the files below a directory by HTTP on this tailnet port."""
+        port, path = _split(text, "--serve-dir PORT=PATH", first=True)
+        self["serve-dir"].append((_port(port), Path(path).expanduser()))
+
+    def opt_ping(self, host: str) -> None:
+        """Ping this peer every ten seconds; log path and round-trip time."""
+        self["ping"].append(host)
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        sys.stdout.write(f"tsrt {__version__}\n")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Check what the options mean together."""
+        if self["authkey"] and self["authkey-file"]:
+            raise UsageError("--authkey and --authkey-file exclude each other")
+        if self["state"] not in (None, "mem:"):
+            raise UsageError("--state knows only 'mem:'; a directory is --statedir")
+        if self["state"] and self["statedir"]:
+            raise UsageError("--state mem: and --statedir exclude each other")
+        try:
+            self.config = self._makeConfig()
+        except ConfigError as error:
+            raise UsageError(error.describe()) from None
+        if self["state"] == "mem:" and not self.config.ephemeral:
+            raise UsageError(
+                "--state mem: without --ephemeral would leave a dead machine in "
+                "the tailnet at every start; add --ephemeral or use --statedir"
+            )
+
+    def _makeConfig(self) -> NodeConfig:
+        authKey = self["authkey"]
+        if self["authkey-file"]:
+            authKey = f"file:{self['authkey-file']}"
+        timeout = None
+        if self["timeout"] is not None:
+            timeout = parseDuration(self["timeout"])
+        settings: dict[str, object] = {
+            "authKey": Secret(authKey) if authKey else None,
+            "controlURL": self["login-server"],
+            "hostname": self["hostname"],
+            "stateDir": self["statedir"],
+            "advertiseTags": _list(self["advertise-tags"]),
+            "port": self["port"],
+            "caFile": self["ca-file"],
+            "ephemeral": True if self["ephemeral"] else None,
+            "forceReauth": True if self["force-reauth"] else None,
+            "allowHTTP": True if self["allow-http"] else None,
+            "startupTimeout": timeout,
+        }
+        # Command lines must not hold the key for longer than it takes to read.
+        self["authkey"] = None
+        if self["config"]:
+            return NodeConfig.fromFile(self["config"], **settings)
+        return NodeConfig.fromEnvironment(**settings)
+
+
+def _split(text: str, form: str, *, first: bool) -> tuple[str, str]:
+    left, sign, right = text.partition("=") if first else text.rpartition("=")
+    if not (left and sign and right):
+        raise UsageError(f"{text!r} is not of the form {form}")
+    return left, right
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise UsageError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _list(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+class Supervisor(Service):
+    """Ends the process, with a sentence, when the node cannot go on."""
+
+    def __init__(
+        self,
+        node: Node,
+        giveUp: Callable[[TSRTError], object],
+        announce: Callable[[str], object],
+    ) -> None:
+        self._node = node
+        self._giveUp = giveUp
+        self._announce = announce
+        self._unwatch: Callable[[], None] | None = None
+        self._waiting: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Wait for the node, and watch it from then on."""
+        super().startService()
+        self._unwatch = self._node.watchStatus(self._look)
+        self._waiting = Deferred.fromCoroutine(self._awaitNode())
+
+    def stopService(self) -> None:
+        """The process ends anyway."""
+        super().stopService()
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _awaitNode(self) -> None:
+        try:
+            status = await self._node.up()
+        except TSRTError as error:
+            if self.running:
+                self._giveUp(error)
+        except Exception:
+            pass  # cancelled: the process is stopping
+        else:
+            self._announce(
+                f"{status.name or 'the node'} is up at "
+                f"{' and '.join(status.addresses)}"
+            )
+        finally:
+            self._waiting = None
+
+    def _look(self, status: object) -> None:
+        error = self._node.status.error
+        if error is not None and self._waiting is None and self.running:
+            self._giveUp(error)
+
+
+def makeService(options: Options) -> MultiService:
+    """Make the node and everything that the options hang on it."""
+    from twisted.internet import reactor
+
+    return makeServiceOn(reactor, options)
+
+
+def makeServiceOn(reactor: Any, options: Options) -> MultiService:
+    """
+    Make the service on a given reactor.
+
+    @param reactor: the host's reactor, with every interface that Twisted's own
+        has.
+    """
+    terminal = sys.__stderr__
+    node = Node(
+        reactor,
+        options.config,
+        state=MemoryStateStore() if options["state"] else None,
+        login=TerminalPrompt(terminal),
+    )
+
+    def say(text: str) -> None:
+        if terminal is not None:
+            terminal.write(f"tsrt: {text}\n")
+            terminal.flush()
+
+    def giveUp(error: TSRTError) -> None:
+        say(error.describe())
+        atexit.register(_exitWithFailure)
+        reactor.callLater(0, reactor.stop)
+
+    try:
+        for port, endpoint in options["listen-tcp"]:
+            target = clientFromString(reactor, endpoint)
+            ForwardService(
+                node.serverEndpoint(port), target, f"tailnet {port} to {endpoint}"
+            ).setServiceParent(node.apps)
+        for endpoint, host, port in options["forward"]:
+            ForwardService(
+                serverFromString(reactor, endpoint),
+                node.clientEndpoint(host, port),
+                f"{endpoint} to {host}:{port}",
+            ).setServiceParent(node.apps)
+        for port, path in options["serve-dir"]:
+            FilesService(
+                reactor, node.serverEndpoint(port), path, node.whois
+            ).setServiceParent(node.apps)
+    except (ConfigError, ValueError, TypeError) as error:
+        raise SystemExit(f"tsrt: {error}") from None
+    for host in options["ping"]:
+        PingService(reactor, node.ping, host).setServiceParent(node.apps)
+
+    top = MultiService()
+    if not options["verbose"]:
+        _Quieter().setServiceParent(top)
+    node.setServiceParent(top)
+    if options["status-file"]:
+        StatusFileService(
+            node.watchStatus, Path(options["status-file"])
+        ).setServiceParent(top)
+    Supervisor(node, giveUp, say).setServiceParent(top)
+    return top
+
+
+class _Quieter(Service):
+    """Keeps debug events of tsrt out of the log that twistd writes."""
+
+    def startService(self) -> None:
+        """Wrap the observers that are there now."""
+        super().startService()
+        self._wrapped: list[tuple[ILogObserver, ILogObserver]] = []
+        for observer in list(globalLogPublisher._observers):
+            predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
+            filtered = FilteringLogObserver(observer, [predicate])
+            globalLogPublisher.removeObserver(observer)
+            globalLogPublisher.addObserver(filtered)
+            self._wrapped.append((observer, filtered))
+
+    def stopService(self) -> None:
+        """Put the observers back."""
+        super().stopService()
+        for observer, filtered in self._wrapped:
+            globalLogPublisher.removeObserver(filtered)
+            globalLogPublisher.addObserver(observer)
+
+
+def _exitWithFailure() -> None:
+    """
+    Leave with a status of 1.
+
+    C{twistd} offers services no way to say how the process shall end.  By now
+    the reactor has stopped and the pid file is gone.
+    """
+    for stream in (sys.stdout, sys.stderr, sys.__stderr__):
+        if stream is not None:
+            stream.flush()
+    os._exit(1)

@@ -1,0 +1,73 @@
+"""Serving a directory on a tailnet port, and logging who asked for what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.application.internet import StreamServerEndpointService
+from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import File
+
+from tsrt.errors import ConfigError, TSRTError
+from tsrt.netmap.whois import WhoIs
+
+if TYPE_CHECKING:
+    from twisted.web.http import Request
+
+_log = Logger(namespace="tsrt.files")
+
+
+class IdentifyingSite(Site):
+    """A site whose log names the tailnet node and user behind each request."""
+
+    def __init__(
+        self,
+        resource: Resource,
+        reactor: IReactorTime,
+        whois: Callable[[str], WhoIs],
+    ) -> None:
+        super().__init__(resource, reactor=reactor)
+        self._whois = whois
+
+    def log(self, request: Request) -> None:
+        """Write one line for a finished request."""
+        address = getattr(request.getClientAddress(), "host", "")
+        try:
+            caller = self._whois(address)
+            who = f"{caller.node.name.rstrip('.')} ({caller.user or 'no user'})"
+        except TSRTError:
+            who = "unknown node"
+        _log.info(
+            "{who} at {address}: {method} {path} {code}",
+            who=who,
+            address=address,
+            method=request.method.decode("ascii", "replace"),
+            path=request.path.decode("ascii", "replace"),
+            code=request.code,
+        )
+
+
+class FilesService(StreamServerEndpointService):
+    """Serves the files below a directory by HTTP."""
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        listenOn: IStreamServerEndpoint,
+        directory: Path,
+        whois: Callable[[str], WhoIs],
+    ) -> None:
+        """
+        @param whois: tells who a tailnet address belongs to.
+        @raise ConfigError: there is no such directory.
+        """
+        if not directory.is_dir():
+            raise ConfigError(f"{directory} is not a directory")
+        site = IdentifyingSite(File(str(directory)), reactor, whois)
+        site.noisy = False
+        super().__init__(listenOn, site)
