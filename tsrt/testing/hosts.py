@@ -1,0 +1,267 @@
+"""
+The hosts of the simulated internet: each one is a reactor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.internet import error
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHostnameResolver,
+    IReactorFromThreads,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+    IReactorUDP,
+)
+from twisted.internet.protocol import (
+    AbstractDatagramProtocol,
+    ClientFactory,
+    ServerFactory,
+)
+from zope.interface import implementer
+
+from tsrt.testing.connections import MemoryConnector, MemoryTCPPort
+from tsrt.testing.datagrams import MemoryUDPPort
+from tsrt.testing.flows import Flow, Kind
+from tsrt.testing.streams import MemoryStream
+
+if TYPE_CHECKING:
+    from twisted.internet.protocol import P
+
+    from tsrt.testing.internet import MemoryInternet
+
+Firewall = Callable[[str, str, int], bool]
+"""Told C{"tcp"} or C{"udp"}, an address and a port; says whether it passes."""
+
+_WILDCARDS = {"": "0.0.0.0", "0.0.0.0": "0.0.0.0", "::": "::"}
+_EPHEMERAL = 32768
+
+
+@implementer(
+    IReactorTCP,
+    IReactorUDP,
+    IReactorTime,
+    IReactorPluggableNameResolver,
+    IReactorFromThreads,
+)
+class HostReactor:
+    """
+    A host of the simulated internet, in the shape of a Twisted reactor.
+
+    Time is that of the internet's clock.  What is opened through the host can
+    be asked for (L{getDelayedCalls}, L{ports}, L{streams}), so that a test can
+    tell whether anything is left over.
+    """
+
+    def __init__(self, internet: MemoryInternet, name: str) -> None:
+        """Hosts are made by L{MemoryInternet.host}."""
+        self.internet = internet
+        self.name = name
+        self.addresses: list[str] = []
+        self.down = False
+        self.firewall: Firewall | None = None
+        self.nameResolver: IHostnameResolver = internet.resolver()
+        self.streams: list[MemoryStream] = []
+        self._ports: dict[tuple[str, str, int], object] = {}
+        self._calls: list[IDelayedCall] = []
+        self._nextPort = _EPHEMERAL
+
+    def __repr__(self) -> str:
+        return f"<HostReactor {self.name} {self.addresses}>"
+
+    # -- time ----------------------------------------------------------------------
+
+    def seconds(self) -> float:
+        """See L{twisted.internet.interfaces.IReactorTime}."""
+        return self.internet.clock.seconds()
+
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],
+        *args: object,
+        **kwargs: object,
+    ) -> IDelayedCall:
+        """See L{twisted.internet.interfaces.IReactorTime}."""
+        call: IDelayedCall = self.internet.clock.callLater(
+            delay, callable, *args, **kwargs
+        )
+        self._calls.append(call)
+        if len(self._calls) > 256:
+            self._calls = [call for call in self._calls if call.active()]
+        return call
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """The calls that were scheduled through this host and are still due."""
+        self._calls = [call for call in self._calls if call.active()]
+        return list(self._calls)
+
+    def callFromThread(
+        self, callable: Callable[..., object], *args: object, **kwargs: object
+    ) -> None:
+        """See L{twisted.internet.interfaces.IReactorFromThreads}."""
+        self.internet.clock.callLater(0, callable, *args, **kwargs)
+
+    # -- names ---------------------------------------------------------------------
+
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        """See L{twisted.internet.interfaces.IReactorPluggableNameResolver}."""
+        previous, self.nameResolver = self.nameResolver, resolver
+        return previous
+
+    # -- what happens to a host --------------------------------------------------------
+
+    def crash(self) -> None:
+        """End all streams without a word to their peers."""
+        for stream in list(self.streams):
+            stream.vanish()
+
+    def permits(self, kind: str, address: str, port: int) -> bool:
+        """Whether the firewall lets something out."""
+        return self.firewall is None or self.firewall(kind, address, port)
+
+    # -- ports ---------------------------------------------------------------------
+
+    @property
+    def ports(self) -> list[object]:
+        """The ports at which something listens."""
+        return [
+            port
+            for port in self._ports.values()
+            if not isinstance(port, MemoryConnector)
+        ]
+
+    def sourceFor(self, destination: str) -> str | None:
+        """The address that something sent to C{destination} comes from."""
+        isIPv6 = ":" in destination
+        if destination == "::1" or destination.startswith("127."):
+            return destination
+        if destination in self.addresses:
+            return destination
+        for address in self.addresses:
+            if (":" in address) == isIPv6:
+                return address
+        return None
+
+    def bindPort(self, kind: str, interface: str, port: int, owner: object) -> int:
+        """
+        Take a port.
+
+        @return: its number, which is a free one when C{port} is 0.
+        @raise CannotListenError: when it is taken, or the address is not ours.
+        """
+        interface = _WILDCARDS.get(interface, interface)
+        if (
+            interface not in _WILDCARDS
+            and interface not in self.addresses
+            and interface != "::1"
+            and not interface.startswith("127.")
+        ):
+            raise error.CannotListenError(
+                interface, port, OSError("Cannot assign requested address")
+            )
+        if port == 0:
+            port = self._freePort(kind, interface)
+        elif self._taken(kind, interface, port):
+            raise error.CannotListenError(
+                interface, port, OSError("Address already in use")
+            )
+        self._ports[kind, interface, port] = owner
+        return port
+
+    def _freePort(self, kind: str, interface: str) -> int:
+        for _ in range(65536 - _EPHEMERAL):
+            port = self._nextPort
+            self._nextPort = _EPHEMERAL if port == 65535 else port + 1
+            if not self._taken(kind, interface, port):
+                return port
+        raise error.CannotListenError(interface, 0, OSError("no free port"))
+
+    def _taken(self, kind: str, interface: str, port: int) -> bool:
+        isIPv6 = ":" in interface
+        return any(
+            otherKind == kind
+            and otherPort == port
+            and (":" in other) == isIPv6
+            and (other == interface or other in _WILDCARDS or interface in _WILDCARDS)
+            for otherKind, other, otherPort in self._ports
+        )
+
+    def releasePort(self, kind: str, interface: str, port: int) -> None:
+        """Give back what L{bindPort} took."""
+        self._ports.pop((kind, _WILDCARDS.get(interface, interface), port), None)
+
+    def boundPort(self, kind: str, address: str, port: int) -> object | None:
+        """What listens for things sent to C{address} and C{port}."""
+        exact = self._ports.get((kind, address, port))
+        if exact is not None:
+            return exact
+        return self._ports.get((kind, "::" if ":" in address else "0.0.0.0", port))
+
+    # -- listening and connecting -------------------------------------------------
+
+    def listenUDP(
+        self,
+        port: int,
+        protocol: AbstractDatagramProtocol,
+        interface: str = "",
+        maxPacketSize: int = 8192,
+    ) -> MemoryUDPPort:
+        """See L{twisted.internet.interfaces.IReactorUDP}."""
+        udpPort = MemoryUDPPort(self, port, protocol, interface, maxPacketSize)
+        udpPort.startListening()
+        return udpPort
+
+    def listenTCP(
+        self,
+        port: int,
+        factory: ServerFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> MemoryTCPPort:
+        """See L{twisted.internet.interfaces.IReactorTCP}."""
+        tcpPort = MemoryTCPPort(self, port, factory, interface)
+        tcpPort.startListening()
+        return tcpPort
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory[P],
+        timeout: float = 30.0,
+        bindAddress: tuple[str, int] | None = None,
+    ) -> MemoryConnector:
+        """See L{twisted.internet.interfaces.IReactorTCP}."""
+        connector = MemoryConnector(self, host, port, factory, timeout, bindAddress)
+        connector.connect()
+        return connector
+
+    def streamOpened(self, stream: MemoryStream) -> None:
+        """Remember a stream until it is closed."""
+        self.streams.append(stream)
+
+    def streamClosed(self, stream: MemoryStream) -> None:
+        """Forget a stream."""
+        if stream in self.streams:
+            self.streams.remove(stream)
+
+    def synArrived(self, client: MemoryStream) -> None:
+        """Somebody wants to connect to a port of ours."""
+        destination = client.getPeer()
+        port = self.boundPort("tcp", destination.host, destination.port)
+        if isinstance(port, MemoryTCPPort):
+            port.synArrived(client)
+            return
+        refusal = Flow(
+            self,
+            destination.host,
+            client.getHost().host,
+            client.arrived,
+            lambda: None,
+        )
+        refusal.send(Kind.RST)
