@@ -1,0 +1,273 @@
+"""
+The key of the control server, fetched over ordinary HTTP.
+
+What this answers is what the whole connection trusts, so here, unlike for the
+Noise connection, certificates are verified.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from tsrt._version import __version__
+from tsrt.control.reach import (
+    NotedEndpoint,
+    gaveUp,
+    isAddress,
+    isTLSFailure,
+    reasonOf,
+    unreachable,
+)
+from tsrt.control.skew import explainCertificate
+from tsrt.control.steps import DNS, KEY, TCP, TLS, StepLog
+from tsrt.control.tlsoptions import verifiedTLS
+from tsrt.control.urls import ControlURL
+from tsrt.errors import (
+    ControlError,
+    ControlHTTPError,
+    ControlProtocolError,
+    ControlTooOld,
+    WireError,
+)
+from tsrt.interfaces import IStreamDialer
+from tsrt.keys import MachinePublic
+from tsrt.tailcfg.capabilities import CAPABILITY_VERSION
+
+LARGEST_ANSWER = 64 * 1024
+"""Bytes of the answer that are read."""
+
+FETCH_TIMEOUT = 20.0
+"""Seconds for the whole fetch."""
+
+_NOT_CONTROL = (
+    "Check that the login server's address is a control server's, and that no "
+    "login page of the network is in between."
+)
+
+
+class _TooLong(Exception):
+    """The answer exceeds the limit."""
+
+
+class _BodyCollector(Protocol):
+    """Collects the body of a response up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.done: Deferred[bytes] = Deferred(lambda _: self._close())
+
+    def _close(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._size += len(data)
+        self._parts.append(data)
+        if self._size > self._limit:
+            self._parts.clear()
+            self._close()
+            self._finish(_TooLong())
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        whole = reason is None or isinstance(
+            reason.value, ResponseDone | PotentialDataLoss
+        )
+        self._finish(None if whole or reason is None else reason.value)
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self.done.called:
+            return
+        if error is None:
+            self.done.callback(b"".join(self._parts))
+        else:
+            self.done.errback(error)
+
+
+@implementer(IAgentEndpointFactory)
+class _EndpointFactory:
+    """Lets an Agent connect as everything else of ours does."""
+
+    def __init__(self, dialer: IStreamDialer, steps: StepLog) -> None:
+        self._dialer = dialer
+        self._steps = steps
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """See L{IAgentEndpointFactory}."""
+        host = uri.host.decode("ascii").strip("[]")
+        isTLS = uri.scheme == b"https"
+        creator = verifiedTLS(host, self._dialer.trustRoot) if isTLS else None
+        return NotedEndpoint(
+            self._dialer.endpoint(host, uri.port, creator),
+            self._steps,
+            uri.netloc.decode("ascii"),
+            resolves=not isAddress(host),
+            tls=isTLS,
+        )
+
+
+class KeyFetcher:
+    """Fetches the key of one control server."""
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        dialer: IStreamDialer,
+        url: ControlURL,
+        *,
+        steps: StepLog,
+        wallTime: Callable[[], float],
+        version: int = CAPABILITY_VERSION,
+        timeout: float = FETCH_TIMEOUT,
+    ) -> None:
+        """
+        @param reactor: the clock.
+        @param dialer: makes the connections.
+        @param url: the server.
+        @param steps: where each step is noted.
+        @param wallTime: tells the time in seconds since 1970.
+        @param version: our capability version.
+        @param timeout: seconds for the whole fetch.
+        """
+        self._reactor = reactor
+        self._dialer = dialer
+        self._url = url
+        self._steps = steps
+        self._wallTime = wallTime
+        self._version = version
+        self._timeout = timeout
+        # Twisted's HTTP client has no types.
+        pool = HTTPConnectionPool(reactor, persistent=False)  # type: ignore[no-untyped-call]
+        self._agent: Agent = Agent.usingEndpointFactory(  # type: ignore[no-untyped-call]
+            reactor, _EndpointFactory(dialer, steps), pool=pool
+        )
+
+    def fetch(self) -> Deferred[MachinePublic]:
+        """
+        Ask the server for its key.
+
+        @return: fires with the key.  It fails with L{ControlTooOld} when the
+            server has none, L{ControlHTTPError} for an HTTP error,
+            L{ControlProtocolError} for an answer that is no key,
+            L{tsrt.errors.ClockSkew} and L{tsrt.errors.ControlUnreachable}.
+        """
+        return Deferred.fromCoroutine(self._fetch())
+
+    async def _fetch(self) -> MachinePublic:
+        self._steps.newRound((DNS, TCP, TLS, KEY))
+        self._steps.begin(KEY, self._url.text)
+        try:
+            key = parseKeyAnswer(await self._limited(), self._url.text)
+        except ControlError as error:
+            self._steps.failed(KEY, str(error))
+            raise
+        self._steps.succeeded(KEY, key.short())
+        return key
+
+    async def _limited(self) -> bytes:
+        where = self._url.text
+        attempt = Deferred.fromCoroutine(self._get())
+        attempt.addTimeout(self._timeout, self._reactor)
+        try:
+            return await attempt
+        except defer.TimeoutError:
+            raise gaveUp(self._steps, where, self._timeout) from None
+        except (ControlError, defer.CancelledError):
+            raise
+        except _TooLong:
+            raise ControlProtocolError(
+                f"{where} answered the question for its key with more than "
+                f"{LARGEST_ANSWER} bytes",
+                advice=_NOT_CONTROL,
+            ) from None
+        except Exception:
+            failure = Failure()  # type: ignore[no-untyped-call]  # Twisted's
+        if isTLSFailure(failure) and "verify failed" in reasonOf(failure):
+            problem = await explainCertificate(
+                self._reactor, self._dialer, self._url, self._wallTime, self._version
+            )
+            self._steps.failed(TLS, str(problem))
+            raise problem
+        raise unreachable(failure, where, self._steps)
+
+    async def _get(self) -> bytes:
+        url = self._url.keyURL(self._version)
+        response: IResponse = await self._agent.request(
+            b"GET",
+            url.encode("ascii"),
+            Headers({"User-Agent": [f"tsrt/{__version__}"]}),
+        )
+        if self._url.scheme == "https":
+            self._steps.succeeded(TLS, self._url.authority)
+        collector = _BodyCollector(LARGEST_ANSWER)
+        response.deliverBody(collector)  # type: ignore[no-untyped-call]  # Twisted's
+        if response.code != 200:
+            collector.done.addErrback(lambda _: None)
+            collector.done.cancel()
+            reason = response.phrase.decode("latin-1", "replace")[:80]
+            raise ControlHTTPError(
+                f"{url} was answered with HTTP {response.code} {reason}".rstrip(),
+                status=response.code,
+                advice=_NOT_CONTROL,
+            )
+        if response.length is not UNKNOWN_LENGTH and response.length > LARGEST_ANSWER:
+            collector.done.addErrback(lambda _: None)
+            collector.done.cancel()
+            raise _TooLong
+        return await collector.done
+
+
+def parseKeyAnswer(body: bytes, where: str) -> MachinePublic:
+    """
+    The key in the answer of a control server.
+
+    @param where: the server, for messages.
+    @raise ControlTooOld: when the server says that it has none.
+    @raise ControlProtocolError: when it is no answer of a control server.
+    """
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _notJSON(body, where) from None
+    if not isinstance(document, dict):
+        raise _notJSON(body, where)
+    text = document.get("publicKey")
+    if text is None:
+        raise _tooOld(where)
+    try:
+        key = MachinePublic.parse(text if isinstance(text, str) else "")
+    except WireError as error:
+        raise ControlProtocolError(
+            f"{where} answered with a bad key: {error}"
+        ) from None
+    if key.isZero():
+        raise _tooOld(where)
+    return key
+
+
+def _notJSON(body: bytes, where: str) -> ControlError:
+    """Servers of old answer with nothing but their legacy key."""
+    text = body.decode("utf-8", "replace").strip().strip('"').removeprefix("mkey:")
+    if len(text) == 64 and all(c in "0123456789abcdefABCDEF" for c in text):
+        return _tooOld(where)
+    return ControlProtocolError(
+        f"{where} answered the question for its key with something else",
+        advice=_NOT_CONTROL,
+    )
+
+
+def _tooOld(where: str) -> ControlTooOld:
+    return ControlTooOld(f"{where} is too old: it has no Noise key")
