@@ -1,11 +1,8 @@
 """
 The tunnel to one peer: its sessions, handshakes, timers and waiting packets.
 
-There are two slots for handshakes, one for each side that may start one, so
-that both nodes may start at once.  There are three for sessions: C{current}
-sends; C{previous} still receives what was on its way; C{next} belongs to a
-handshake of the peer and may not send before the peer has used it, which is
-the only proof that the peer got our response and is no replay.
+A handshake that we started and one that the peer started do not get in each
+other's way: both nodes may start at once, and one session or two come of it.
 """
 
 from __future__ import annotations
@@ -22,12 +19,14 @@ from tsrt.tunnel.counters import TunnelCounters
 from tsrt.tunnel.handshake import Initiation, ReceivedInitiation, StaticKey
 from tsrt.tunnel.indices import IndexTable
 from tsrt.tunnel.session import REKEY_AFTER_MESSAGES, Session
+from tsrt.tunnel.slots import SessionSlots
 from tsrt.tunnel.timers import (
     MAX_JITTER,
     REJECT_AFTER_TIME,
     REKEY_AFTER_TIME,
     REKEY_ON_RECEIVE,
     REKEY_TIMEOUT,
+    STOP_SENDING_TIME,
     TimerEvent,
     TimerState,
 )
@@ -110,14 +109,12 @@ class PeerTunnel:
     __slots__ = (
         "_acceptedAt",
         "_context",
-        "_current",
         "_jar",
-        "_next",
         "_pending",
-        "_previous",
         "_queue",
         "_receivedBytes",
         "_sentBytes",
+        "_sessions",
         "_shared",
         "_timestamp",
         "lastHandshake",
@@ -138,9 +135,7 @@ class PeerTunnel:
         """Where the owner's heap of deadlines has this tunnel."""
         self._queue: list[bytes] = []
         self._pending: Initiation | None = None
-        self._previous: Session | None = None
-        self._current: Session | None = None
-        self._next: Session | None = None
+        self._sessions = SessionSlots(context.indices.release)
         self._jar: CookieJar | None = None
         self._shared = b""
         self._timestamp = _NO_TIMESTAMP
@@ -158,8 +153,8 @@ class PeerTunnel:
 
         @return: the messages to send now; an initiation may be among them.
         """
-        session = self._current
-        if session is None or now - session.createdAt >= REJECT_AFTER_TIME:
+        session = self._sessions.usable(now)
+        if session is None:
             self._enqueue(packets)
             return self._initiate(now)
         if len(packets) > session.room:
@@ -175,12 +170,8 @@ class PeerTunnel:
         """
         Send an empty message, or start the handshake that will end in one.
         """
-        session = self._current
-        if (
-            session is None
-            or now - session.createdAt >= REJECT_AFTER_TIME
-            or not session.room
-        ):
+        session = self._sessions.usable(now)
+        if session is None or not session.room:
             return self._initiate(now)
         self._context.counters.keepalivesSent += 1
         return self._seal(session, [b""], now, False)
@@ -258,7 +249,7 @@ class PeerTunnel:
             the messages was authentic.
         """
         counters = self._context.counters
-        session = self._sessionOf(index)
+        session = self._sessions.find(index)
         if session is None:
             counters.droppedUnknownIndex += len(datagrams)
             return [], [], False
@@ -273,11 +264,11 @@ class PeerTunnel:
         self.lastReceived = now
         self.timers.received(now, bool(packets))
         replies: list[bytes] = []
-        if session is self._next:
+        if session is self._sessions.next:
             self._confirm(now)
             replies = self._flush(now)
         elif (
-            session is self._current
+            session is self._sessions.current
             and session.isInitiator
             and not session.isRenewing
             and now - session.createdAt >= REKEY_ON_RECEIVE
@@ -316,9 +307,14 @@ class PeerTunnel:
             return []
         self._timestamp = timestamp
         self._acceptedAt = now
-        self._drop(self._next)
-        self._next = Session(
-            keys, index=index, remoteIndex=initiation.index, isInitiator=False, now=now
+        self._sessions.offer(
+            Session(
+                keys,
+                index=index,
+                remoteIndex=initiation.index,
+                isInitiator=False,
+                now=now,
+            )
         )
         counters.handshakesAnswered += 1
         self.lastReceived = now
@@ -345,22 +341,15 @@ class PeerTunnel:
             context.counters.droppedHandshakeFailed += 1
             return []
         self._pending = None
-        session = Session(
-            keys,
-            index=pending.index,
-            remoteIndex=response[4:8],
-            isInitiator=True,
-            now=now,
+        self._sessions.complete(
+            Session(
+                keys,
+                index=pending.index,
+                remoteIndex=response[4:8],
+                isInitiator=True,
+                now=now,
+            )
         )
-        self._drop(self._previous)
-        if self._next is not None:
-            # Both started at once.  The peer may be sending on either session,
-            # so the one that it started stays to receive on.
-            self._drop(self._current)
-            self._previous, self._next = self._next, None
-        else:
-            self._previous = self._current
-        self._current = session
         self.lastReceived = now
         self.timers.received(now, False)
         self.timers.sessionMade(now, context.jitter())
@@ -400,16 +389,16 @@ class PeerTunnel:
             elif event is TimerEvent.NEW_HANDSHAKE:
                 messages += self._initiate(now)
             elif event is TimerEvent.ZERO_KEYS:
-                self._dropSessions()
+                self._sessions.clear()
             else:
                 messages += self.sendKeepalive(now)
         return messages
 
     def status(self) -> PeerTunnelStatus:
         """How the tunnel stands."""
-        session = self._current
+        session = self._sessions.current
         return PeerTunnelStatus(
-            sendsUntil=session.createdAt + REJECT_AFTER_TIME if session else None,
+            sendsUntil=session.createdAt + STOP_SENDING_TIME if session else None,
             isHandshaking=self._pending is not None,
             lastHandshake=self.lastHandshake,
             lastReceived=self.lastReceived,
@@ -421,25 +410,17 @@ class PeerTunnel:
     def reset(self) -> None:
         """Forget sessions, handshakes and whatever depends on our own key."""
         self._dropPending()
-        self._dropSessions()
+        self._sessions.clear()
         self._context.counters.droppedRemovedPeer += self._dropQueue()
         self._shared = b""
         self._jar = None
         self.timers.clear()
 
-    # -- sessions ------------------------------------------------------------
-
-    def _sessionOf(self, index: bytes) -> Session | None:
-        """The session that owns one of our indices."""
-        for session in (self._current, self._next, self._previous):
-            if session is not None and session.index == index:
-                return session
-        return None
+    # -- ends and beginnings -------------------------------------------------
 
     def _confirm(self, now: float) -> None:
         """The peer used the session that it started: now we may, too."""
-        self._drop(self._previous)
-        self._previous, self._current, self._next = self._current, self._next, None
+        self._sessions.confirm()
         # Whatever we started ourselves is not needed any more.
         self._dropPending()
         self._completed(now)
@@ -453,35 +434,19 @@ class PeerTunnel:
 
     def _giveUp(self) -> None:
         """
-        The peer does not answer.  Try again when there is something to send.
+        The peer does not answer.  The next packet starts all over.
         """
         counters = self._context.counters
         counters.handshakesAbandoned += 1
         counters.droppedNoAnswer += self._dropQueue()
         self._dropPending()
-        if self._current is not None:
-            # It may still receive, should the peer come back, but the next
-            # packet shall ask for a new session at once.
-            self._drop(self._previous)
-            self._previous, self._current = self._current, None
-
-    def _drop(self, session: Session | None) -> None:
-        """Forget a session and free its index."""
-        if session is not None:
-            self._context.indices.release(session.index)
+        self._sessions.retire()
 
     def _dropPending(self) -> None:
         """Forget the handshake that we started."""
         if self._pending is not None:
             self._context.indices.release(self._pending.index)
             self._pending = None
-
-    def _dropSessions(self) -> None:
-        """Forget all sessions."""
-        self._drop(self._previous)
-        self._drop(self._current)
-        self._drop(self._next)
-        self._previous = self._current = self._next = None
 
     def _dropQueue(self) -> int:
         """Forget what waits; how many packets that were."""

@@ -22,6 +22,14 @@ REKEY_AFTER_TIME = 120.0
 REJECT_AFTER_TIME = 180.0
 """Age in seconds from which a session neither sends nor receives."""
 
+STOP_SENDING_TIME = 175.0
+"""
+Age in seconds from which we do not send on a session any more.
+
+The other end may be a little ahead of us with its clock, and what we send needs
+time to arrive: sent at the last moment it would come too late.
+"""
+
 REKEY_ATTEMPT_TIME = 90.0
 """How long to go on trying to complete one handshake, in seconds."""
 
