@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.errors import DecryptError
 from tsrt.test.tunnelpair import vector
-from tsrt.tunnel.cookies import NO_MAC, CookieChecker, CookieJar
+from tsrt.tunnel.cookies import CookieChecker, CookieJar
 from tsrt.tunnel.limits import MAX_SOURCES, LoadGauge, SourceLimiter
+from tsrt.wire.wireguard import NO_MAC
 
 _VECTOR = vector("wireguard_cookie_reply")
 _INITIATION = bytes.fromhex(vector("wireguard_initiation")["initiation"])
@@ -214,3 +215,11 @@ class SourceLimiterTests(SynchronousTestCase):
         for number in range(1000):
             limiter.admit(number.to_bytes(4, "big"), number * 0.1)
         self.assertLess(len(limiter), 10)
+
+    def test_catchesUpWithForgetting(self) -> None:
+        """Each newcomer lets two go that came long ago."""
+        limiter = SourceLimiter()
+        for number in range(100):
+            limiter.admit(number.to_bytes(4, "big"), 10.0)
+        limiter.admit(b"new", 20.0)
+        self.assertEqual(len(limiter), 99)

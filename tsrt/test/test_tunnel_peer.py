@@ -9,6 +9,7 @@ import itertools
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.test.tunnelpair import Party, Wire, ipPacket
+from tsrt.tunnel.cookies import CookieJar
 from tsrt.tunnel.peer import MAX_QUEUED
 from tsrt.tunnel.session import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, Session
 
@@ -228,8 +229,30 @@ class HandshakeTests(PairTestCase):
         # The first MAC is no secret: a forger can make it right.
         self.assertEqual(self.give(bytes(forged)), [])
         self.assertEqual(self.first.table.counters.droppedMac1, 1)
+        signed = CookieJar(self.first.public).sign(bytes(forged[:-32]), 0.0)
+        self.assertEqual(self.give(signed), [])
+        self.assertEqual(self.first.table.counters.droppedHandshakeFailed, 1)
         self.assertEqual([m[0] for m in self.give(response)], [DATA])
         self.assertEqual(self.give(response), [])
+
+    def test_dataForHalfOpenHandshake(self) -> None:
+        """A message for the index of an unanswered initiation is dropped."""
+        self.first.send(self.second, ipPacket(1))
+        (initiation,) = self.first.sent
+        message = b"\x04\x00\x00\x00" + initiation[4:8] + bytes(24)
+        self.assertEqual(self.give(message), [])
+        self.assertEqual(self.first.table.counters.droppedUnknownIndex, 1)
+
+    def test_responseForSession(self) -> None:
+        """So is a response for an index that belongs to a session."""
+        self.connect()
+        (message,) = self.second.table.send(
+            self.first.public, [ipPacket(1)], self.wire.now
+        )
+        response = b"\x02\x00\x00\x00" + bytes(4) + message[4:8] + bytes(48)
+        signed = CookieJar(self.first.public).sign(response, 0.0)
+        self.assertEqual(self.give(signed), [])
+        self.assertEqual(self.first.table.counters.droppedUnknownIndex, 1)
 
     def give(self, message: bytes) -> list[bytes]:
         """Hand one message to C{first}; its replies."""

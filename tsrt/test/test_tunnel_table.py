@@ -19,7 +19,7 @@ from tsrt.tunnel.handshake import Initiation, StaticKey
 from tsrt.tunnel.indices import IndexTable
 from tsrt.tunnel.limits import MAX_SOURCES
 from tsrt.tunnel.table import TICK_BATCH, TunnelTable
-from tsrt.tunnel.timestamps import encodeTimestamp
+from tsrt.wire.wireguard import tai64n
 
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 
@@ -496,7 +496,7 @@ class ManyPeersTests(SynchronousTestCase):
         moments = iter(range(10**18, 10**19, 1 << 25))
         return TunnelTable(
             NodeKey.generate(random.randbytes),
-            timestamp=lambda: encodeTimestamp(next(moments)),
+            timestamp=lambda: tai64n(next(moments)),
             randbytes=random.randbytes,
         )
 
@@ -695,26 +695,51 @@ class SimulationTests(SynchronousTestCase):
 
 class ForgeryTests(SynchronousTestCase):
     """
-    What a peer can do that breaks the rules.
+    What somebody can do who breaks the rules.
     """
 
-    def test_peerCannotSpeakForAnother(self) -> None:
-        """Packets come out under the key of the session, whoever it claims."""
-        wire = Wire()
-        hub = wire.join("hub")
-        one, other = wire.join("one"), wire.join("other")
-        for spoke in (one, other):
-            spoke.knows(hub)
-            hub.knows(spoke)
-        static = StaticKey(one.key.raw)
+    def setUp(self) -> None:
+        """A hub, a peer of it, and somebody who knows both public keys."""
+        self.wire = Wire()
+        self.hub = self.wire.join("hub")
+        self.peer = self.wire.join("peer")
+        self.hub.knows(self.peer)
+        self.mallory = StaticKey(Random(66).randbytes(32))
+
+    def initiate(self, static: StaticKey) -> list[tuple[bytes, list[bytes]]]:
+        """Send the hub an initiation with this key; its replies."""
         initiation = Initiation(
             static,
-            hub.public,
-            x25519(one.key.raw, hub.public),
+            self.hub.public,
+            x25519(static.private, self.hub.public),
             index=b"abcd",
-            timestamp=encodeTimestamp(10**18),
+            timestamp=tai64n(10**18),
             ephemeral=bytes(range(32)),
         )
-        message = CookieJar(hub.public).sign(initiation.body, wire.now)
-        received = hub.table.receive([message], b"", wire.now)
-        self.assertEqual([public for public, _ in received.replies], [one.public])
+        message = CookieJar(self.hub.public).sign(initiation.body, self.wire.now)
+        return self.hub.table.receive([message], b"", self.wire.now).replies
+
+    def test_ownKey(self) -> None:
+        """Who owns the key of a peer is answered as that peer."""
+        replies = self.initiate(StaticKey(self.peer.key.raw))
+        self.assertEqual([public for public, _ in replies], [self.peer.public])
+
+    def test_claimedKey(self) -> None:
+        """Who only claims it is not answered."""
+        self.mallory.public = self.peer.public
+        self.assertEqual(self.initiate(self.mallory), [])
+        self.assertEqual(drops(self.hub), {"droppedHandshakeFailed": 1})
+        self.assertEqual(self.hub.table.indexCount, 0)
+
+    def test_claimSpoilsNoTimestamp(self) -> None:
+        """Nor does the claim keep out the true peer afterwards."""
+        self.mallory.public = self.peer.public
+        self.initiate(self.mallory)
+        self.assertEqual(len(self.initiate(StaticKey(self.peer.key.raw))), 1)
+
+    def test_lowOrderKey(self) -> None:
+        """A peer whose key has low order cannot be impersonated by anybody."""
+        self.hub.table.upsertPeer(bytes(32), now=self.wire.now)
+        self.mallory.public = bytes(32)
+        self.assertEqual(self.initiate(self.mallory), [])
+        self.assertEqual(drops(self.hub), {"droppedHandshakeFailed": 1})

@@ -167,6 +167,17 @@ class TimerStateTests(SynchronousTestCase):
         self.assertEqual(self.timers.retransmitAt, 105.5)
         self.assertEqual(self.timers.expire(105.5), [TimerEvent.RETRANSMIT])
 
+    def test_awaitTurnBehindAnotherTimer(self) -> None:
+        """Another timer may well run out before that."""
+        self.timers.handshakeStarted(100.0, 0.5)
+        self.timers.handshakeFinished()
+        self.timers.expire(105.5)
+        self.timers.setInterval(2.0, 102.0)
+        self.timers.startedAt = 101.0
+        self.timers.awaitTurn()
+        self.assertEqual(self.timers.earliest, 102.0)
+        self.assertEqual(self.timers.expire(102.0), [TimerEvent.PERSISTENT])
+
     def test_awaitTurnLeavesRetransmission(self) -> None:
         """One that is running already is left alone."""
         self.timers.handshakeStarted(100.0, 0.5)

@@ -16,15 +16,10 @@ from hmac import compare_digest
 from tsrt.crypto import xchacha
 from tsrt.crypto.hashes import blake2s, mac16
 from tsrt.errors import DecryptError
+from tsrt.wire.wireguard import MAC_LENGTH, NO_MAC, CookieReply
 
 COOKIE_LIFETIME = 120.0
 """How long a cookie is good, on either side, in seconds."""
-
-MAC_SIZE = 16
-NO_MAC = bytes(MAC_SIZE)
-"""The second MAC of somebody who holds no cookie."""
-
-COOKIE_REPLY_TYPE = b"\x03\x00\x00\x00"
 
 _LABEL_MAC1 = b"mac1----"
 _LABEL_COOKIE = b"cookie--"
@@ -91,8 +86,8 @@ class CookieChecker:
 
     def checkMac1(self, message: bytes) -> bool:
         """Whether the sender of a whole handshake message knows our key."""
-        mac1 = mac16(self._macKey, message[: -2 * MAC_SIZE])
-        return compare_digest(mac1, message[-2 * MAC_SIZE : -MAC_SIZE])
+        mac1 = mac16(self._macKey, message[: -2 * MAC_LENGTH])
+        return compare_digest(mac1, message[-2 * MAC_LENGTH : -MAC_LENGTH])
 
     def checkMac2(self, message: bytes, source: bytes, now: float) -> bool:
         """
@@ -103,8 +98,8 @@ class CookieChecker:
         """
         if not self._secret or now - self._secretAt >= COOKIE_LIFETIME:
             return False
-        mac2 = mac16(mac16(self._secret, source), message[:-MAC_SIZE])
-        return compare_digest(mac2, message[-MAC_SIZE:])
+        mac2 = mac16(mac16(self._secret, source), message[:-MAC_LENGTH])
+        return compare_digest(mac2, message[-MAC_LENGTH:])
 
     def reply(self, message: bytes, source: bytes, now: float) -> bytes:
         """
@@ -115,6 +110,7 @@ class CookieChecker:
             self._secretAt = now
         cookie = mac16(self._secret, source)
         nonce = self._randbytes(24)
-        mac1 = message[-2 * MAC_SIZE : -MAC_SIZE]
+        mac1 = message[-2 * MAC_LENGTH : -MAC_LENGTH]
         sealed = xchacha.seal(self._cookieKey, nonce, cookie, mac1)
-        return COOKIE_REPLY_TYPE + message[4:8] + nonce + sealed
+        index = int.from_bytes(message[4:8], "little")
+        return CookieReply(index, nonce, sealed).encode()

@@ -11,17 +11,12 @@ from __future__ import annotations
 
 from tsrt.crypto.aead import CounterCipher
 from tsrt.crypto.hashes import blake2s, kdf, x25519, x25519Base
-from tsrt.errors import WireError
+from tsrt.wire import wireguard
 
 CONSTRUCTION = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
 IDENTIFIER = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
 
-INITIATION_TYPE = b"\x01\x00\x00\x00"
-RESPONSE_TYPE = b"\x02\x00\x00\x00"
-
-INITIATION_SIZE = 148
-RESPONSE_SIZE = 92
-
+_MACS_LENGTH = 2 * wireguard.MAC_LENGTH
 _NO_PRESHARED_KEY = bytes(32)
 _INITIAL_CHAIN = blake2s(CONSTRUCTION)
 _INITIAL_HASH = blake2s(_INITIAL_CHAIN, IDENTIFIER)
@@ -90,7 +85,10 @@ class Initiation:
         chain, key = kdf(2, chain, staticShared)
         sealedTime = CounterCipher(key).seal(0, timestamp, digest)
         self.index = index
-        self.body = INITIATION_TYPE + index + public + sealedStatic + sealedTime
+        message = wireguard.Initiation(
+            int.from_bytes(index, "little"), public, sealedStatic, sealedTime
+        )
+        self.body = message.encode()[:-_MACS_LENGTH]
         """The message up to its MACs."""
         self._static = static
         self._ephemeral = ephemeral
@@ -107,16 +105,14 @@ class Initiation:
         @param response: a whole response message for our index.
         @raise WireError: it does not answer this initiation.
         """
-        if len(response) != RESPONSE_SIZE:
-            raise WireError(f"a handshake response has {RESPONSE_SIZE} bytes")
-        public = response[12:44]
-        sealed = response[44:60]
+        message = wireguard.Response.decode(response)
+        public = message.ephemeral
         digest = blake2s(self._hash, public)
         (chain,) = kdf(1, self._chain, public)
         (chain,) = kdf(1, chain, x25519(self._ephemeral, public))
         (chain,) = kdf(1, chain, x25519(self._static.private, public))
         chain, mix, key = kdf(3, chain, _NO_PRESHARED_KEY)
-        CounterCipher(key).open(0, sealed, blake2s(digest, mix))
+        CounterCipher(key).open(0, message.sealedEmpty, blake2s(digest, mix))
         send, receive = kdf(2, chain, b"")
         return TransportKeys(send, receive)
 
@@ -144,21 +140,19 @@ class ReceivedInitiation:
         @param message: a whole initiation message.
         @raise WireError: it is not for our key, or malformed.
         """
-        if len(message) != INITIATION_SIZE:
-            raise WireError(f"a handshake initiation has {INITIATION_SIZE} bytes")
-        ephemeral = message[8:40]
-        sealedStatic = message[40:88]
+        initiation = wireguard.Initiation.decode(message)
+        ephemeral = initiation.ephemeral
         digest = blake2s(static.initialHash, ephemeral)
         (chain,) = kdf(1, _INITIAL_CHAIN, ephemeral)
         chain, key = kdf(2, chain, x25519(static.private, ephemeral))
         self.index = message[4:8]
         """The sender's receiver index."""
-        self.public = CounterCipher(key).open(0, sealedStatic, digest)
+        self.public = CounterCipher(key).open(0, initiation.sealedStatic, digest)
         """The static key that the sender claims to own."""
         self._chain = chain
-        self._hash = blake2s(digest, sealedStatic)
+        self._hash = blake2s(digest, initiation.sealedStatic)
         self._remoteEphemeral = ephemeral
-        self._sealedTime = message[88:116]
+        self._sealedTime = initiation.sealedTimestamp
 
     def authenticate(self, staticShared: bytes) -> bytes:
         """
@@ -180,8 +174,9 @@ class ReceivedInitiation:
         @param index: the receiver index of our new session.
         @param ephemeral: 32 fresh random bytes.
         @return: the response up to its MACs, and the keys of the session.
-        @raise WireError: a key of the sender is not a usable point.
         """
+        # The sender's two points gave secrets with our static key already, so
+        # they do with our ephemeral one: this cannot fail any more.
         public = x25519Base(ephemeral)
         digest = blake2s(self._hash, public)
         (chain,) = kdf(1, self._chain, public)
@@ -190,5 +185,10 @@ class ReceivedInitiation:
         chain, mix, key = kdf(3, chain, _NO_PRESHARED_KEY)
         sealed = CounterCipher(key).seal(0, b"", blake2s(digest, mix))
         receive, send = kdf(2, chain, b"")
-        body = RESPONSE_TYPE + index + self.index + public + sealed
-        return body, TransportKeys(send, receive)
+        message = wireguard.Response(
+            int.from_bytes(index, "little"),
+            int.from_bytes(self.index, "little"),
+            public,
+            sealed,
+        )
+        return message.encode()[:-_MACS_LENGTH], TransportKeys(send, receive)

@@ -299,12 +299,7 @@ class PeerTunnel:
             counters.droppedHandshakeFlood += 1
             return []
         index = context.indices.claim(self)
-        try:
-            body, keys = initiation.respond(index, context.randbytes(32))
-        except WireError:
-            context.indices.release(index)
-            counters.droppedHandshakeFailed += 1
-            return []
+        body, keys = initiation.respond(index, context.randbytes(32))
         self._timestamp = timestamp
         self._acceptedAt = now
         self._sessions.offer(

@@ -13,12 +13,11 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from tsrt.tunnel.counters import TunnelCounters
 from tsrt.tunnel.handshake import TransportKeys
 from tsrt.tunnel.replay import ReplayWindow
-
-DATA_TYPE = b"\x04\x00\x00\x00"
-HEADER_SIZE = 16
-TAG_SIZE = 16
-MIN_DATA_SIZE = HEADER_SIZE + TAG_SIZE
-"""The size of a transport message that carries nothing: a keep-alive."""
+from tsrt.wire.wireguard import (
+    MIN_TRANSPORT_LENGTH,
+    TRANSPORT_HEADER_LENGTH,
+    TRANSPORT_PREFIX,
+)
 
 REKEY_AFTER_MESSAGES = 1 << 60
 """From this counter on a session is due for renewal, whoever started it."""
@@ -63,7 +62,7 @@ class Session:
         """
         self._encrypt = ChaCha20Poly1305(keys.send).encrypt
         self._decrypt = ChaCha20Poly1305(keys.receive).decrypt
-        self._prefix = DATA_TYPE + remoteIndex
+        self._prefix = TRANSPORT_PREFIX + remoteIndex
         self._window = ReplayWindow()
         self.index = index
         self.isInitiator = isInitiator
@@ -128,7 +127,7 @@ class Session:
         first = expected = window.newest + 1
         for datagram in datagrams:
             size = len(datagram)
-            if size < MIN_DATA_SIZE:
+            if size < MIN_TRANSPORT_LENGTH:
                 counters.droppedMalformed += 1
                 continue
             number = datagram[8:16]
@@ -142,7 +141,9 @@ class Session:
                     counters.droppedReplay += 1
                     continue
             try:
-                packet = decrypt(_NONCE_PREFIX + number, datagram[HEADER_SIZE:], None)
+                packet = decrypt(
+                    _NONCE_PREFIX + number, datagram[TRANSPORT_HEADER_LENGTH:], None
+                )
             except InvalidTag:
                 counters.droppedUnauthentic += 1
                 continue
@@ -152,7 +153,7 @@ class Session:
             else:
                 window.mark(counter)
                 first = expected = window.newest + 1
-            size -= MIN_DATA_SIZE
+            size -= MIN_TRANSPORT_LENGTH
             if not size:
                 counters.keepalivesReceived += 1
                 continue

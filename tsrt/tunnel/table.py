@@ -10,19 +10,20 @@ from math import inf
 
 from tsrt.errors import WireError
 from tsrt.keys import NodeKey
-from tsrt.tunnel.cookies import COOKIE_REPLY_TYPE, CookieChecker
+from tsrt.tunnel.cookies import CookieChecker
 from tsrt.tunnel.counters import TunnelCounters
-from tsrt.tunnel.handshake import (
-    INITIATION_SIZE,
-    INITIATION_TYPE,
-    RESPONSE_SIZE,
-    RESPONSE_TYPE,
-    ReceivedInitiation,
-    StaticKey,
-)
+from tsrt.tunnel.handshake import ReceivedInitiation, StaticKey
 from tsrt.tunnel.limits import HANDSHAKES_PER_SECOND, LoadGauge, SourceLimiter
 from tsrt.tunnel.peer import PeerTunnel, PeerTunnelStatus, TunnelContext
-from tsrt.tunnel.session import DATA_TYPE
+from tsrt.wire.wireguard import (
+    COOKIE_REPLY_LENGTH,
+    INITIATION_LENGTH,
+    RESPONSE_LENGTH,
+    TRANSPORT_PREFIX,
+    TYPE_COOKIE_REPLY,
+    TYPE_INITIATION,
+    TYPE_RESPONSE,
+)
 
 DEFAULT_MTU = 1280
 
@@ -32,7 +33,9 @@ MIN_KEEPALIVE = 1.0
 TICK_BATCH = 64
 """How many peers one L{TunnelTable.tick} serves, so that no tick takes long."""
 
-_COOKIE_REPLY_SIZE = 64
+_INITIATION_PREFIX = TYPE_INITIATION.to_bytes(4, "little")
+_RESPONSE_PREFIX = TYPE_RESPONSE.to_bytes(4, "little")
+_COOKIE_REPLY_PREFIX = TYPE_COOKIE_REPLY.to_bytes(4, "little")
 _KEY_SIZE = 32
 
 
@@ -201,7 +204,7 @@ class TunnelTable:
         while position < count:
             datagram = datagrams[position]
             kind = datagram[:4]
-            if kind == DATA_TYPE:
+            if kind == TRANSPORT_PREFIX:
                 prefix = datagram[:8]
                 end = position + 1
                 while end < count and datagrams[end][:8] == prefix:
@@ -213,11 +216,11 @@ class TunnelTable:
                 position = end
                 continue
             position += 1
-            if kind == INITIATION_TYPE and len(datagram) == INITIATION_SIZE:
+            if kind == _INITIATION_PREFIX and len(datagram) == INITIATION_LENGTH:
                 self._receiveInitiation(datagram, source, now, received)
-            elif kind == RESPONSE_TYPE and len(datagram) == RESPONSE_SIZE:
+            elif kind == _RESPONSE_PREFIX and len(datagram) == RESPONSE_LENGTH:
                 self._receiveResponse(datagram, source, now, received)
-            elif kind == COOKIE_REPLY_TYPE and len(datagram) == _COOKIE_REPLY_SIZE:
+            elif kind == _COOKIE_REPLY_PREFIX and len(datagram) == COOKIE_REPLY_LENGTH:
                 self._receiveCookie(datagram, now)
             else:
                 self._context.counters.droppedMalformed += 1

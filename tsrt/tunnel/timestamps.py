@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tsrt.errors import WireError
+from tsrt.wire.wireguard import tai64n
 
 TAI64_BASE = 0x400000000000000A
 """The TAI64 label of the Unix epoch (2^62, and TAI was 10 s ahead in 1970)."""
@@ -32,17 +33,6 @@ _NANOSECONDS = 1_000_000_000
 # show an observer how precisely our clock runs: steps of about 16.8 ms.
 _STEP = 1 << 24
 _LATEST_SECONDS = 1 << 40
-
-
-def encodeTimestamp(nanoseconds: int) -> bytes:
-    """
-    The TAI64N label of a time, as precise as this protocol wants it.
-
-    @param nanoseconds: since the Unix epoch, not negative.
-    """
-    seconds, rest = divmod(nanoseconds, _NANOSECONDS)
-    label = (TAI64_BASE + seconds).to_bytes(8, "big")
-    return label + (rest & -_STEP).to_bytes(4, "big")
 
 
 def decodeTimestamp(label: bytes) -> int:
@@ -99,7 +89,7 @@ class TimestampSource:
         """
         The newest timestamp given out or read from storage; empty if none.
         """
-        return encodeTimestamp(self._latest) if self._latest >= 0 else b""
+        return tai64n(self._latest) if self._latest >= 0 else b""
 
     def __call__(self) -> bytes:
         """
@@ -113,10 +103,10 @@ class TimestampSource:
         self._latest = moment
         if self._save is not None and moment > self._reserved:
             self._reserved = moment + self._span
-            self._save(encodeTimestamp(self._reserved))
+            self._save(tai64n(self._reserved))
             # What was saved is rounded down; take it at its word.
             self._reserved -= self._reserved % _NANOSECONDS % _STEP
-        return encodeTimestamp(moment)
+        return tai64n(moment)
 
     @staticmethod
     def _following(moment: int) -> int:
