@@ -19,6 +19,17 @@ LEAST_MTU_6 = 1280
 """What every IPv6 link carries (RFC 8200 section 5)."""
 
 
+def isUnicast(address: bytes) -> bool:
+    """
+    Whether an address can be that of one remote host.
+
+    Multicast, unspecified, broadcast and loopback addresses cannot.
+    """
+    if len(address) == 4:
+        return 0 < address[0] < 224 and address[0] != 127
+    return len(address) == 16 and address[0] != 0xFF and address[:15] != bytes(15)
+
+
 class Egress:
     """
     Collects outgoing packets between two drains.
@@ -178,6 +189,11 @@ class Egress:
     def isLooping(self) -> bool:
         """Whether packets to this node itself are waiting."""
         return bool(self._loopback)
+
+    @property
+    def isWaiting(self) -> bool:
+        """Whether any packets are waiting."""
+        return bool(self._packets or self._loopback)
 
     def take(self) -> list[bytes]:
         """Take the packets that leave."""

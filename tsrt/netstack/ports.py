@@ -111,6 +111,30 @@ class PortTable(Generic[Item]):
             return (4, port) not in bindings and (6, port) not in bindings
         return isinstance(scope, bytes) or (None, port) not in bindings
 
+    def choose(
+        self,
+        port: int,
+        scope: Scope,
+        limit: int,
+        randbytes: Callable[[int], bytes],
+    ) -> int:
+        """
+        Check what somebody wants to bind.
+
+        @param port: 0 picks an ephemeral port that is bound in no scope.
+        @param limit: most bindings that the table may have.
+        @return: the port to bind.
+        @raise ValueError: if C{port} or C{scope} is none.
+        @raise NoFreePort: if no port is free, or the table is full.
+        """
+        checkPort(port, 0)
+        checkScope(scope)
+        if len(self) >= limit:
+            raise NoFreePort("too many ports are bound")
+        if port:
+            return port
+        return chooseEphemeral(randbytes, lambda port: port not in self._users)
+
     def add(self, scope: Scope, port: int, item: Item) -> None:
         """
         Bind C{port}.

@@ -1,0 +1,380 @@
+"""
+All TCP flows of a stack: finding the flow of a segment, opening, waking,
+sending for and burying flows.
+
+A flow is found by the bytes of its addresses and ports as they stand in an
+incoming packet, so that the key of a plain packet is one slice of it.
+
+Reference: RFC 9293 sections 3.5.2 and 3.10.7.1 (resets).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tsrt.errors import NoFreePort, PortInUse
+from tsrt.netstack.egress import Egress
+from tsrt.netstack.flow import TCPFlow, TCPOptions, TCPState
+from tsrt.netstack.icmperrors import NetworkError, Trouble
+from tsrt.netstack.limits import RateLimiter, StackCounters, StackLimits
+from tsrt.netstack.listen import Listener
+from tsrt.netstack.ports import PortTable, chooseEphemeral
+from tsrt.netstack.ready import DeadlineHeap, ReadyList
+from tsrt.netstack.seq import initialSequence
+from tsrt.wire.tcp import ACK, FIN, RST, SYN, Segment, SegmentBuilder
+
+Fallback: TypeAlias = Callable[[bytes, int, bytes, int], Listener | None]
+"""Asked with remote address and port, local address and port."""
+
+_PORTS = struct.Struct("!HH")
+_SYN_BITS = SYN | ACK | RST | FIN
+_RECLAIM_PAUSE = 1.0
+
+
+def flowKey(remote: bytes, local: bytes, remotePort: int, localPort: int) -> bytes:
+    """The key of a flow: what an incoming packet of it has in its headers."""
+    return remote + local + _PORTS.pack(remotePort, localPort)
+
+
+class FlowTable:
+    """
+    The flows of one stack.
+
+    @ivar fallback: who listens where nobody does; L{None} refuses.
+    """
+
+    __slots__ = (
+        "_counters",
+        "_egress",
+        "_embryos",
+        "_flows",
+        "_limits",
+        "_pending",
+        "_randbytes",
+        "_ready",
+        "_reclaimAt",
+        "_resets",
+        "_secret",
+        "_timers",
+        "fallback",
+        "listeners",
+    )
+
+    def __init__(
+        self,
+        egress: Egress,
+        ready: ReadyList[object],
+        randbytes: Callable[[int], bytes],
+        limits: StackLimits,
+        counters: StackCounters,
+    ) -> None:
+        self.listeners: PortTable[Listener] = PortTable()
+        self.fallback: Fallback | None = None
+        self._egress = egress
+        self._ready = ready
+        self._randbytes = randbytes
+        self._secret = randbytes(32)
+        self._limits = limits
+        self._counters = counters
+        self._resets = RateLimiter(limits.resetRate, limits.resetBurst)
+        self._flows: dict[bytes, TCPFlow] = {}
+        self._embryos: dict[TCPFlow, Listener] = {}
+        self._pending: set[TCPFlow] = set()
+        self._timers: DeadlineHeap[TCPFlow] = DeadlineHeap()
+        self._reclaimAt = 0.0
+
+    def __len__(self) -> int:
+        return len(self._flows)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._flows
+
+    def flows(self) -> list[TCPFlow]:
+        """All flows, as they are now."""
+        return list(self._flows.values())
+
+    @property
+    def isPending(self) -> bool:
+        """Whether a flow waits to be dispatched."""
+        return bool(self._pending)
+
+    # -- opening -----------------------------------------------------------------
+
+    def connect(
+        self,
+        local: bytes,
+        localPort: int,
+        remote: bytes,
+        remotePort: int,
+        options: TCPOptions,
+        now: float,
+    ) -> TCPFlow:
+        """
+        Open a flow.
+
+        @param localPort: 0 for any that is free.
+        @raise PortInUse: if there is such a flow already.
+        @raise NoFreePort: if no port is free, or there are too many flows.
+        """
+        if not self._hasRoom(now):
+            raise NoFreePort("too many TCP connections")
+        if localPort == 0:
+            localPort = chooseEphemeral(
+                self._randbytes,
+                lambda port: (
+                    flowKey(remote, local, remotePort, port) not in self._flows
+                    and not self.listeners.isUsed(port)
+                    and not (port == remotePort and local == remote)
+                ),
+            )
+        key = flowKey(remote, local, remotePort, localPort)
+        if key in self._flows or (local == remote and localPort == remotePort):
+            raise PortInUse(f"port {localPort} already talks to that address and port")
+        flow = TCPFlow.connect(
+            local,
+            localPort,
+            remote,
+            remotePort,
+            iss=initialSequence(self._secret, key, now),
+            now=now,
+            mtu=self._egress.pathMTU(remote, now),
+            options=options,
+            pending=self._pending,
+        )
+        self._flows[key] = flow
+        self._counters.flowsOpened += 1
+        return flow
+
+    def _hasRoom(self, now: float) -> bool:
+        """Whether one more flow may be; old remains make room if need be."""
+        if len(self._flows) < self._limits.flows:
+            return True
+        if now < self._reclaimAt:
+            return False
+        # Flows that only wait for old packets to pass, oldest first.  Looking
+        # for them is dear, so it is done for many and not too often.
+        most = max(1, self._limits.flows // 8)
+        waiting = (flow for flow in self.flows() if flow.state is TCPState.TIME_WAIT)
+        for flow, _ in zip(waiting, range(most), strict=False):
+            self._retire(flow)
+        if len(self._flows) < self._limits.flows:
+            return True
+        self._reclaimAt = now + _RECLAIM_PAUSE
+        return False
+
+    # -- segments ------------------------------------------------------------------
+
+    def arrive(
+        self, key: bytes, segments: list[Segment], isV4: bool, now: float
+    ) -> None:
+        """
+        Take segments of one flow, in order of arrival.
+
+        @param key: as L{flowKey} makes it.
+        """
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._open(key, segments, isV4, now)
+            if flow is None:
+                return
+        elif segments[0].flags & _SYN_BITS == SYN and flow.mayReuse(segments[0]):
+            sequence = flow.reuseSequence
+            self._retire(flow)
+            flow = self._open(key, segments, isV4, now, sequence)
+            if flow is None:
+                return
+        if segments:
+            flow.process(segments, now)
+        self._settle(flow)
+
+    def _open(
+        self,
+        key: bytes,
+        segments: list[Segment],
+        isV4: bool,
+        now: float,
+        sequence: int | None = None,
+    ) -> TCPFlow | None:
+        """
+        Open a flow for segments that belong to none.
+
+        @param segments: those up to the SYN are taken out of the list.
+        """
+        size = 4 if isV4 else 16
+        remote, local = key[:size], key[size : 2 * size]
+        while segments:
+            segment = segments.pop(0)
+            if segment.flags & _SYN_BITS != SYN:
+                self._refuse(segment, local, remote, now)
+                continue
+            listener = self.listeners.find(local, segment.destinationPort)
+            if listener is None and self.fallback is not None:
+                listener = self.fallback(
+                    remote, segment.sourcePort, local, segment.destinationPort
+                )
+            if listener is None or listener.closed:
+                self._refuse(segment, local, remote, now)
+                continue
+            if not listener.admits(remote, now):
+                continue
+            if not self._hasRoom(now):
+                self._counters.droppedFlowLimit += 1
+                continue
+            if sequence is None:
+                sequence = initialSequence(self._secret, key, now)
+            flow = TCPFlow.fromSYN(
+                segment,
+                local,
+                remote,
+                iss=sequence,
+                now=now,
+                mtu=self._egress.pathMTU(remote, now),
+                options=listener.options,
+                pending=self._pending,
+            )
+            self._flows[key] = flow
+            self._embryos[flow] = listener
+            listener.begin(flow, now)
+            return flow
+        return None
+
+    def _refuse(
+        self, segment: Segment, local: bytes, remote: bytes, now: float
+    ) -> None:
+        """Answer a segment that belongs to no flow (RFC 9293 3.10.7.1)."""
+        self._counters.droppedNoFlow += 1
+        flags = segment.flags
+        if flags & RST:
+            return
+        if not self._resets.allow(now):
+            self._counters.droppedRateReset += 1
+            return
+        builder = SegmentBuilder(
+            local, segment.destinationPort, remote, segment.sourcePort
+        )
+        if flags & ACK:
+            packet = builder.build(segment.ack, 0, RST, 0)
+        else:
+            acknowledged = (segment.seq + segment.sequenceLength) & 0xFFFFFFFF
+            packet = builder.build(0, acknowledged, RST | ACK, 0)
+        if self._egress.put([packet], remote):
+            self._counters.resetsSent += 1
+
+    def _settle(self, flow: TCPFlow) -> None:
+        """See what has become of a flow that something happened to."""
+        if self._embryos:
+            listener = self._embryos.get(flow)
+            if listener is not None:
+                self._hatch(flow, listener)
+        if flow.takeReady():
+            self._ready.mark(flow)
+        if flow.retired:
+            self._retire(flow)
+        else:
+            self._timers.note(flow)
+
+    def _hatch(self, flow: TCPFlow, listener: Listener) -> None:
+        """Look whether a half-open flow is established, or dead."""
+        if flow.established:
+            del self._embryos[flow]
+            if listener.promote(flow):
+                self._counters.flowsAccepted += 1
+                # In front of the flow's own mark, so that the application
+                # knows the flow when it sees that.
+                self._ready.mark(listener)
+        elif flow.closeReason is not None:
+            del self._embryos[flow]
+            listener.forget(flow)
+            # Nobody knows it, so that nobody is told.
+            flow.takeReady()
+
+    def _retire(self, flow: TCPFlow) -> None:
+        """Forget a flow."""
+        key = flowKey(
+            flow.remoteAddress, flow.localAddress, flow.remotePort, flow.localPort
+        )
+        if self._flows.get(key) is not flow:
+            return
+        del self._flows[key]
+        self._pending.discard(flow)
+        flow.pending = None
+        self._timers.forget(flow)
+        listener = self._embryos.pop(flow, None)
+        if listener is not None:
+            listener.forget(flow)
+        self._counters.flowsRetired += 1
+
+    # -- the rest of a turn ------------------------------------------------------------
+
+    def dispatch(self, now: float, packets: list[bytes]) -> None:
+        """
+        Let every flow that asked for it send, once.
+
+        @param packets: takes what leaves this node; the rest goes to the
+            loopback queue.
+        """
+        pending = self._pending
+        if not pending:
+            return
+        flows = list(pending)
+        pending.clear()
+        egress = self._egress
+        local = egress.local
+        for flow in flows:
+            made = flow.dispatch(now)
+            if made:
+                if flow.remoteAddress in local:
+                    egress.loop(made)
+                else:
+                    packets += made
+            self._settle(flow)
+
+    def tick(self, now: float) -> None:
+        """Wake the flows whose deadline has come."""
+        for flow in self._timers.due(now):
+            flow.tick(now)
+            self._settle(flow)
+
+    def deadline(self) -> float | None:
+        """The earliest deadline of all flows."""
+        return self._timers.deadline()
+
+    def trouble(self, error: NetworkError, now: float) -> bool:
+        """
+        The network reported an error about a segment of ours.
+
+        @return: whether it is about one that is in flight.
+        """
+        quotation = error.quotation
+        remote = quotation.destination
+        flow = self._flows.get(
+            flowKey(
+                remote,
+                quotation.source,
+                quotation.destinationPort,
+                quotation.sourcePort,
+            )
+        )
+        if flow is None or not flow.quotes(quotation.sequence):
+            return False
+        if error.trouble is Trouble.TOO_BIG:
+            flow.reducePathMTU(self._egress.learnPathMTU(remote, error.mtu, now), now)
+        else:
+            flow.unreachable(now, error.trouble is not Trouble.EXPIRED)
+        self._settle(flow)
+        return True
+
+    def abandon(self, gone: frozenset[bytes]) -> None:
+        """
+        Give up the flows of addresses that are gone.
+
+        Their peers are not told: what we sent would come from an address that
+        is not ours any more.
+        """
+        for flow in self.flows():
+            if flow.localAddress in gone or flow.remoteAddress in gone:
+                flow.abort()
+                self._settle(flow)
+                self._retire(flow)

@@ -1,0 +1,216 @@
+"""
+The way in: what a packet is, whether it is for us, and who gets it.
+
+Reference: RFC 1122 section 3.2.1, RFC 8200 section 4.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from tsrt.errors import WireError
+from tsrt.netstack.datagramtable import DatagramTable
+from tsrt.netstack.egress import Egress, isUnicast
+from tsrt.netstack.flowtable import FlowTable
+from tsrt.netstack.fragments import Reassembler
+from tsrt.netstack.icmp import ICMP
+from tsrt.netstack.icmperrors import NetworkError
+from tsrt.netstack.limits import StackCounters
+from tsrt.wire.checksum import onesSum, verifyTransport
+from tsrt.wire.ip import (
+    PROTOCOL_ICMP,
+    PROTOCOL_ICMPV6,
+    PROTOCOL_TCP,
+    PROTOCOL_TSMP,
+    PROTOCOL_UDP,
+    IPHeader,
+    parseIP,
+)
+from tsrt.wire.tcp import Segment, parseTCP
+
+_AFTER_PORTS = struct.Struct("!IIHH")
+
+
+class Ingress:
+    """Hands packets to flows, bindings and ICMP."""
+
+    __slots__ = (
+        "_anyAddress",
+        "_counters",
+        "_datagrams",
+        "_egress",
+        "_flows",
+        "_fragments",
+        "_icmp",
+    )
+
+    def __init__(
+        self,
+        egress: Egress,
+        fragments: Reassembler,
+        flows: FlowTable,
+        datagrams: DatagramTable,
+        icmp: ICMP,
+        counters: StackCounters,
+        anyAddress: bool,
+    ) -> None:
+        """
+        @param egress: knows our addresses.
+        @param anyAddress: whether packets to any unicast address are for us.
+        """
+        self._egress = egress
+        self._fragments = fragments
+        self._flows = flows
+        self._datagrams = datagrams
+        self._icmp = icmp
+        self._counters = counters
+        self._anyAddress = anyAddress
+
+    def receive(self, packets: list[bytes], now: float, fromHere: bool) -> None:
+        """
+        Take packets in order of arrival.
+
+        @param fromHere: whether the packets come from this node itself.
+        """
+        groups: dict[bytes, list[Segment]] = {}
+        # A run of segments of one flow has the same bytes up to the ports in
+        # all of its packets but the last.  What was checked once for them need
+        # not be checked again: predict, verify, fall out.
+        head: bytes | None = None
+        cut = size = addresses = extra = sourcePort = destinationPort = 0
+        group: list[Segment] = []
+        unpack = _AFTER_PORTS.unpack_from
+        for packet in packets:
+            if packet[:cut] == head and len(packet) == size:
+                seq, ack, bits, window = unpack(packet, cut)
+                if (
+                    bits >> 12 == 5
+                    and (onesSum(packet[addresses:]) + extra) % 65535 == 0
+                ):
+                    group.append(
+                        Segment(
+                            packet,
+                            cut + 16,
+                            size,
+                            sourcePort,
+                            destinationPort,
+                            seq,
+                            ack,
+                            bits & 0xFF,
+                            window,
+                        )
+                    )
+                    continue
+            found = self._take(packet, now, groups, fromHere)
+            if found is not None:
+                header, group = found
+                cut = header.addressesEnd + 4
+                size = header.end
+                if header.packet is packet and header.start + 4 == cut:
+                    head = packet[:cut]
+                    addresses = header.addresses
+                    extra = PROTOCOL_TCP + size - header.start
+                    sourcePort = group[-1].sourcePort
+                    destinationPort = group[-1].destinationPort
+                else:
+                    head = None
+        for key, segments in groups.items():
+            self._flows.arrive(key, segments, len(key) == 12, now)
+
+    def _take(
+        self,
+        packet: bytes,
+        now: float,
+        groups: dict[bytes, list[Segment]],
+        fromHere: bool,
+    ) -> tuple[IPHeader, list[Segment]] | None:
+        """
+        Take one packet the long way.
+
+        @param groups: takes the TCP segments, by the key of their flow.
+        @return: for a TCP segment its IP header and its group.
+        """
+        counters = self._counters
+        try:
+            header = parseIP(packet)
+        except WireError:
+            counters.droppedMalformed += 1
+            return None
+        source, destination = header.source, header.destination
+        if destination not in self._egress.local and not (
+            self._anyAddress and isUnicast(destination)
+        ):
+            counters.droppedNotLocal += 1
+            return None
+        if not fromHere and (source in self._egress.local or not isUnicast(source)):
+            counters.droppedBadSource += 1
+            return None
+        if header.isFragment:
+            whole = self._fragments.add(header, now)
+            if whole is None:
+                return None
+            try:
+                header = parseIP(whole)
+            except WireError:
+                counters.droppedMalformed += 1
+                return None
+            if header.isFragment:
+                # Fragments in fragments: nobody honest does that.
+                counters.droppedMalformed += 1
+                return None
+        protocol = header.protocol
+        if protocol == PROTOCOL_TCP:
+            return self._segment(header, groups)
+        if protocol == PROTOCOL_UDP:
+            self._datagrams.receive(header, now)
+        elif protocol == (PROTOCOL_ICMP if header.version == 4 else PROTOCOL_ICMPV6):
+            error = self._icmp.receive(header, now)
+            if error is not None:
+                self._trouble(error, now)
+        elif protocol != PROTOCOL_TSMP:
+            # Messages between nodes, protocol 99, are handled before packets
+            # come here; what is left of them is ignored.
+            counters.droppedProtocol += 1
+        return None
+
+    def _segment(
+        self, header: IPHeader, groups: dict[bytes, list[Segment]]
+    ) -> tuple[IPHeader, list[Segment]] | None:
+        """Take a TCP segment."""
+        packet, start = header.packet, header.start
+        try:
+            segment = parseTCP(packet, start, header.end)
+        except WireError:
+            self._counters.droppedMalformed += 1
+            return None
+        if not segment.sourcePort or not segment.destinationPort:
+            self._counters.droppedMalformed += 1
+            return None
+        if not verifyTransport(
+            packet,
+            header.addresses,
+            header.addressesEnd,
+            start,
+            header.end,
+            PROTOCOL_TCP,
+        ):
+            self._counters.droppedChecksum += 1
+            return None
+        key = packet[header.addresses : header.addressesEnd] + packet[start : start + 4]
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = []
+        group.append(segment)
+        return header, group
+
+    def _trouble(self, error: NetworkError, now: float) -> None:
+        """Hand an ICMP error to the flow or binding that it is about."""
+        quotation = error.quotation
+        if quotation.protocol == PROTOCOL_TCP:
+            matched = self._flows.trouble(error, now)
+        elif quotation.protocol == PROTOCOL_UDP:
+            matched = self._datagrams.trouble(error, now)
+        else:
+            matched = False
+        if not matched:
+            self._counters.droppedICMPUnmatched += 1
