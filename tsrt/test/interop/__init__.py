@@ -1,0 +1,1 @@
+"""Tests against programs that we did not write: Tailscale, Headscale, DERP."""

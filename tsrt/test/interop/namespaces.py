@@ -1,0 +1,69 @@
+"""
+A network namespace for foreign programs, with one link to the test.
+
+Real nodes look for port mappers, log servers and resolvers; in here there is
+nothing but the test.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from pathlib import Path
+
+_numbers = itertools.count()
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+class Namespace:
+    """
+    One namespace behind a veth pair.
+
+    @ivar hostAddress: the test's end of the link.
+    @ivar address: the programs' end.
+    """
+
+    def __init__(self) -> None:
+        number = os.getpid() % 200 * 32 + next(_numbers)
+        self.name = f"tsrt{number}"
+        self._link = f"tsrtv{number}"
+        base = f"10.{231 + number // 16384}.{number // 64 % 256}.{number % 64 * 4}"
+        prefix, last = base.rsplit(".", 1)
+        self.hostAddress = f"{prefix}.{int(last) + 1}"
+        self.address = f"{prefix}.{int(last) + 2}"
+        self._resolver = Path("/etc/netns") / self.name
+
+    def make(self) -> None:
+        """Make it; what exists after a failure is removed by L{remove}."""
+        self.remove()
+        self._resolver.mkdir(parents=True)
+        (self._resolver / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        _ip("netns", "add", self.name)
+        inner = f"{self._link}i"
+        _ip("link", "add", self._link, "type", "veth", "peer", "name", inner)
+        _ip("link", "set", inner, "netns", self.name)
+        _ip("addr", "add", f"{self.hostAddress}/30", "dev", self._link)
+        _ip("link", "set", self._link, "up")
+        _ip("-n", self.name, "addr", "add", f"{self.address}/30", "dev", inner)
+        _ip("-n", self.name, "link", "set", inner, "up")
+        _ip("-n", self.name, "link", "set", "lo", "up")
+
+    def remove(self) -> None:
+        """Remove it, if it is there."""
+        for command in (
+            ["ip", "netns", "del", self.name],
+            ["ip", "link", "del", self._link],
+        ):
+            subprocess.run(command, capture_output=True)
+        if self._resolver.exists():
+            for file in self._resolver.iterdir():
+                file.unlink()
+            self._resolver.rmdir()
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command that runs C{arguments} inside."""
+        return ["/usr/bin/env", "ip", "netns", "exec", self.name, *arguments]
