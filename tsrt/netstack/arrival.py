@@ -61,7 +61,7 @@ def _run(tcb: ControlBlock, segments: list[Segment], at: int, now: float) -> int
     if receiver is None or not receiver.isPlain or tcb.discarding or tcb.stamping:
         return 0
     sender = tcb.sender
-    window = sender.window >> tcb.windowShift
+    window = sender.window.size >> tcb.windowShift
     ack = sender.una & MASK
     expected = receiver.buffer.next & MASK
     room = receiver.edge - receiver.buffer.next
@@ -233,7 +233,7 @@ def _answerToSyn(tcb: ControlBlock, segment: Segment, now: float) -> None:
     if flags & RST or not flags & SYN:
         return
     # Text or FIN that comes along is left for the peer to repeat.
-    receiver = tcb.peerOffers(segment.seq, segment.options)
+    receiver = tcb.peerOffers(segment.seq, segment.options, now)
     if flags & ACK:
         tcb.open(segment.window, segment.seq, now)
         receiver.ackNow = True
@@ -262,7 +262,7 @@ def _acknowledge(
             window <<= tcb.windowShift
         tcb.open(window, seq, now)
         return True
-    if ack > sender.high or ack < una - max(sender.largestWindow, 0xFFFF):
+    if ack > sender.high or ack < una - max(sender.window.largest, 0xFFFF):
         # It acknowledges what was never sent, or is too old to be honest
         # (RFC 5961 section 5).
         tcb.wild += 1

@@ -155,7 +155,7 @@ class TCPFlow:
             active=False,
             pending=pending,
         )
-        flow._tcb.peerOffers(segment.seq, segment.options)
+        flow._tcb.peerOffers(segment.seq, segment.options, now)
         return flow
 
     def __repr__(self) -> str:
@@ -268,7 +268,8 @@ class TCPFlow:
         """
         Finish our stream and take no more of the peer's.
 
-        What was written still goes out.  Data that arrives from now on resets
+        What was written still goes out, unless there was no answer to our SYN
+        yet.  Data that arrives from now on resets
         the flow, and so does data that was not read: the peer must not believe
         that it was taken (RFC 9293 section 3.10.4, RFC 2525 section 2.17).
         """
@@ -276,7 +277,8 @@ class TCPFlow:
         if tcb.closeReason is not None or tcb.discarding:
             return
         tcb.discarding = True
-        if tcb.receiver is not None and tcb.receiver.buffer.readable:
+        receiver = tcb.receiver
+        if receiver is None or receiver.buffer.readable:
             tcb.reset(CloseReason.ABORTED)
             self._want()
             return
@@ -397,7 +399,7 @@ class TCPFlow:
         mtu = max(mtu, least)
         if mtu < tcb.mtu and tcb.state is not _CLOSED:
             tcb.mtu = mtu
-            tcb.resize(True)
+            tcb.resize(now, True)
             self._want()
 
     def unreachable(self, now: float, hard: bool) -> None:

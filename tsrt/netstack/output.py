@@ -84,7 +84,7 @@ def _data(
             return True
         found = sender.pull(now, count)
         if found is None:
-            sender.arm(now)
+            sender.settle(now)
             return False
         start, end = found
         buffer = sender.buffer

@@ -96,3 +96,32 @@ class RTTEstimator:
             base = MIN_TIMEOUT
         base *= 1 << self.backoff
         return base if base < MAX_TIMEOUT else MAX_TIMEOUT
+
+
+class Stopwatch:
+    """
+    Times one position of the stream, from sending to acknowledgement.
+
+    @ivar position: the position just past what is timed; L{None} while
+        nothing is.
+    """
+
+    __slots__ = ("_since", "position")
+
+    def __init__(self) -> None:
+        self.position: int | None = None
+        self._since = 0.0
+
+    def start(self, position: int, now: float) -> None:
+        """Time what ends at C{position}, which goes out now for the first time."""
+        self.position = position
+        self._since = now
+
+    def stop(self) -> None:
+        """Give up timing: it would not tell which copy was acknowledged."""
+        self.position = None
+
+    def elapsed(self, now: float) -> float:
+        """The seconds that it took; ends the timing."""
+        self.position = None
+        return now - self._since

@@ -2,9 +2,9 @@
 The sending half of a flow: what may go out, when, and what came through.
 
 Holds the send sequence space of RFC 9293, joins the send buffer, the peer's
-window, congestion control, loss recovery and the retransmission and persist
-timers.  Positions never wrap (see L{tsrt.netstack.seq}); the SYN sits at
-C{iss}, data follows, and the FIN is one more position behind the data.
+window, congestion control, loss recovery and the timers.  Positions never wrap
+(see L{tsrt.netstack.seq}); the SYN sits at C{iss}, data follows, and the FIN is
+one more position behind the data.
 
 What goes out is asked for as ranges, which the caller cuts into segments.
 
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from tsrt.netstack.congestion import CongestionControl
 from tsrt.netstack.recovery import FAST, LOSS, OPEN, Recovery
-from tsrt.netstack.rtt import MAX_TIMEOUT, RTTEstimator
+from tsrt.netstack.rtt import RTTEstimator, Stopwatch
 from tsrt.netstack.sendbuf import SendBuffer
-
-_MAX_PROBE_SHIFT = 8
+from tsrt.netstack.tailprobe import TailProbe
+from tsrt.netstack.window import PeerWindow, PersistTimer
 
 
 class Sender:
@@ -31,12 +31,10 @@ class Sender:
     @ivar high: position just past the newest that was ever sent; it differs
         from C{nxt} only after window probes.
     @ivar mss: bytes of payload in a full segment, options taken off.
-    @ivar window: what the peer offers, in bytes.
-    @ivar largestWindow: the most that it ever offered.
-    @ivar edge: the right edge of the peer's window, as a position.
     @ivar finQueued: whether a FIN follows the data.
     @ivar noDelay: whether small segments go out at once.
-    @ivar timeouts: expiries of the retransmission timer since the last progress.
+    @ivar retransmitAt: when the retransmission timer expires.
+    @ivar timeouts: expiries of that timer since the last progress.
     @ivar retransmissions: segments sent again.
     @ivar timerFires: expiries of the retransmission timer in all.
     @ivar fastRecoveries: how often a loss was found without the timer.
@@ -45,30 +43,25 @@ class Sender:
     __slots__ = (
         "_blockedAt",
         "_lastSent",
-        "_probeDue",
-        "_probes",
         "_progress",
+        "_repairedAt",
         "_smallEnd",
-        "_timed",
-        "_timedAt",
-        "_windowAck",
-        "_windowSeq",
+        "_watch",
         "buffer",
         "congestion",
-        "edge",
         "fastRecoveries",
         "finQueued",
         "high",
         "iss",
-        "largestWindow",
         "mss",
         "noDelay",
         "nxt",
-        "persistAt",
+        "persist",
         "recovery",
         "retransmissions",
         "retransmitAt",
         "rtt",
+        "tail",
         "timeouts",
         "timerFires",
         "una",
@@ -95,9 +88,6 @@ class Sender:
         self.nxt = iss
         self.high = iss
         self.mss = mss
-        self.window = 0
-        self.largestWindow = 0
-        self.edge = iss
         self.finQueued = False
         self.noDelay = noDelay
         self.timeouts = 0
@@ -106,21 +96,23 @@ class Sender:
         self.fastRecoveries = 0
         self.userTimeout = userTimeout
         self.buffer = SendBuffer(iss + 1)
+        self.window = PeerWindow()
         self.congestion = congestion
         self.recovery = Recovery(iss)
         self.rtt = RTTEstimator()
+        self.persist = PersistTimer()
+        self.tail = TailProbe()
         self.retransmitAt: float | None = None
-        self.persistAt: float | None = None
+        # Acknowledgements up to here show that the window was in full use.
         self._blockedAt = iss
         self._lastSent: float | None = None
-        self._probeDue = False
-        self._probes = 0
+        # When anything was last heard of what is outstanding.
         self._progress = 0.0
+        # When the present recovery began.
+        self._repairedAt = 0.0
+        # The end of the last segment that was not full.
         self._smallEnd = iss
-        self._timed: int | None = None
-        self._timedAt = 0.0
-        self._windowAck = iss
-        self._windowSeq = 0
+        self._watch = Stopwatch()
 
     # -- state ---------------------------------------------------------------
 
@@ -147,13 +139,10 @@ class Sender:
         @param seq: position in the peer's stream of the segment that said so.
         """
         self.una = self.nxt = self.high = self.iss + 1
-        self.window = self.largestWindow = window
-        self.edge = self.una + window
-        self._windowSeq = seq
-        self._windowAck = self.una
+        self.window.update(window, seq, self.una)
         self._progress = now
 
-    def setSegmentSize(self, mss: int, lost: bool = False) -> None:
+    def setSegmentSize(self, mss: int, now: float, lost: bool = False) -> None:
         """
         Cut segments of another size from now on.
 
@@ -162,9 +151,16 @@ class Sender:
         """
         self.mss = mss
         self.congestion.setSegmentSize(mss)
-        if lost and self.una < self.nxt and not self._probes:
-            self.recovery.timedOut(self.una, self.nxt, False)
-            self._timed = None
+        if lost and self.una < self.nxt and not self.persist.count:
+            self._repair(now, False)
+
+    def _repair(self, now: float, again: bool) -> None:
+        """Send again whatever is in flight."""
+        self.recovery.timedOut(self.una, self.nxt, again)
+        self._repairedAt = now
+        self._watch.stop()
+        self.tail.stop()
+        self.retransmitAt = now + self.rtt.timeout
 
     # -- acknowledgements --------------------------------------------------
 
@@ -197,38 +193,45 @@ class Sender:
         news = 0
         if blocks and recovery.selective:
             news = recovery.hold(ack, self.nxt, blocks)
-        sameWindow = True
-        if seq > self._windowSeq or (seq == self._windowSeq and ack >= self._windowAck):
-            sameWindow = window == self.window
-            self._windowSeq = seq
-            self._windowAck = ack
-            self.window = window
-            self.edge = ack + window
-            if window > self.largestWindow:
-                self.largestWindow = window
+            if blocks[0][1] <= ack:
+                # A duplicate was reported (RFC 2883).
+                self.tail.needless = True
+        before = self.window.size
+        fresh = self.window.update(window, seq, ack)
         size = ack - una
         if size:
             self._advance(ack, size, elapsed, now)
         elif self.nxt > una and (
-            news or (not recovery.selective and bare and sameWindow and window)
+            news or (not recovery.selective and bare and window and window == before)
         ):
             recovery.duplicate(una, self.mss)
-        timed = self._timed
-        if news and timed is not None and recovery.board.within(timed - 1, timed):
-            # The peer holds what is being timed: as good as acknowledged.
-            self.rtt.sample(now - self._timedAt)
-            self._timed = None
+        if news:
+            self.tail.at = None
+            timed = self._watch.position
+            if timed is not None and recovery.board.within(timed - 1, timed):
+                # The peer holds what is being timed: as good as acknowledged.
+                self.rtt.sample(self._watch.elapsed(now))
         if recovery.mode == OPEN and recovery.found(self.una, self.mss):
             self.fastRecoveries += 1
             self.congestion.lost(self.nxt - self.una, now)
             recovery.start(self.una, self.nxt, self.mss)
+            self._repairedAt = now
+            self.tail.stop()
             if not recovery.selective:
-                self._timed = None
-        if self.window == 0:
+                self._watch.stop()
+        if not self.window.size:
             # The peer lives and has no room; that may last.
             self._progress = now
-        elif self._probes and self.edge > self.una:
-            self._endProbing(now)
+        elif self.persist.count and self.window.edge > self.una:
+            # The window opened.  The byte of the last probe goes out again
+            # with the segment that it belongs to.
+            self.persist.stop()
+            self.nxt = self.una
+            self._progress = now
+        elif fresh and not before and self.timeouts:
+            # The peer had taken its window back and dropped what was in flight.
+            self.rtt.progressed()
+            self._repair(now, False)
         return size
 
     def _advance(self, ack: int, size: int, elapsed: float | None, now: float) -> None:
@@ -241,14 +244,16 @@ class Sender:
         self.buffer.discard(min(ack, self.buffer.end))
         self._progress = now
         self.timeouts = 0
-        if elapsed is not None:
-            share = 2 * self.mss / (self.nxt - ack + size)
-            self.rtt.sample(elapsed, min(1.0, share))
-            self._timed = None
-        elif self._timed is not None and ack >= self._timed:
-            self.rtt.sample(now - self._timedAt)
-            self._timed = None
         mode = recovery.mode
+        timed = self._watch.position
+        if elapsed is not None:
+            # The echo of a segment from before the repair may be of any age:
+            # the peer does not update it for what it has already.
+            if mode == OPEN or now - elapsed >= self._repairedAt:
+                share = 2 * self.mss / (self.nxt - ack + size)
+                self.rtt.sample(elapsed, min(1.0, share))
+        elif timed is not None and ack >= timed:
+            self.rtt.sample(self._watch.elapsed(now))
         recovery.advanced(ack, size, self.mss)
         if mode != FAST:
             if ack <= self._blockedAt:
@@ -258,7 +263,15 @@ class Sender:
                 congestion.acknowledged(size, now, self.rtt.smoothed)
             else:
                 congestion.unused(now)
-        self.retransmitAt = now + self.rtt.timeout if self.nxt > ack else None
+        if self.tail.acknowledged(ack) and recovery.mode == OPEN:
+            congestion.lost(self.nxt - ack + size, now)
+        if self.nxt > ack:
+            self._arm(now)
+        else:
+            self.retransmitAt = None
+            self.tail.stop()
+            if ack >= self.end:
+                self.persist.stop()
 
     # -- what goes out -----------------------------------------------------
 
@@ -271,15 +284,17 @@ class Sender:
 
         @param count: most full segments that it may be long.
         """
+        if self.persist.due:
+            return self._probe()
         una = self.una
         nxt = self.nxt
-        mss = self.mss
-        recovery = self.recovery
-        if self._probeDue:
-            return self._probe()
-        if self._probes and nxt > una:
+        if self.persist.count and nxt > una:
             # A probe is out and the window is still closed.
             return None
+        if self.tail.due:
+            return self._tailProbe()
+        mss = self.mss
+        recovery = self.recovery
         congestion = self.congestion
         if (
             una == nxt
@@ -288,6 +303,7 @@ class Sender:
         ):
             congestion.idled()
         room = congestion.window - recovery.pipe(una, nxt, mss)
+        edge = self.window.edge
         if recovery.mode != OPEN:
             hole = recovery.hole(una)
             if hole is not None:
@@ -296,15 +312,15 @@ class Sender:
                 if room < mss:
                     return None
                 start, end = hole
-                if start >= una + max(self.edge - una, mss):
+                if start >= una + max(edge - una, mss):
                     # The peer took back its window.
                     return None
                 return start, min(end, start + min(room // mss, count) * mss)
         queued = self.end - nxt
         if queued > 0:
-            usable = self.edge - nxt
+            usable = edge - nxt
             if room < usable and room < queued:
-                # Less than a full segment would only be cut up by congestion.
+                # Congestion alone never cuts a segment short.
                 usable = room // mss * mss
                 self._blockedAt = nxt + max(usable, 0)
             size = self._sized(queued, usable, count)
@@ -322,114 +338,117 @@ class Sender:
 
         A small segment waits while another one is in flight (Nagle, in the
         variant of Minshall, which does not hold back the tail of a larger
-        piece), and never is cut off by the peer's window alone, unless that is
-        half of the largest window it ever had (silly window avoidance).
+        piece).  The peer's window alone makes a segment small only if it is
+        half of the largest that there ever was (silly window avoidance).
         """
         mss = self.mss
         if queued <= usable and queued <= count * mss:
-            if (
-                self.noDelay
-                or self.finQueued
-                or self.una >= self._smallEnd
-                or queued % mss == 0
-            ):
+            if self.noDelay or self.finQueued or self.una >= self._smallEnd:
                 return queued
             return queued - queued % mss
         size = min(queued, usable, count * mss)
         if size >= mss:
             return size - size % mss
-        if size > 0 and size * 2 >= self.largestWindow:
+        if size > 0 and size * 2 >= self.window.largest:
             return size
         return 0
 
     def _probe(self) -> tuple[int, int] | None:
         """The byte that probes a closed window, or what a small one admits."""
-        self._probeDue = False
+        self.persist.due = False
         una = self.una
-        if self.end <= una:
+        left = self.end - una
+        if left <= 0:
             return None
-        usable = self.edge - self.nxt
-        if self.nxt == una and usable > 0:
-            self._probes = 0
-            return una, una + min(usable, self.end - una, self.mss)
+        usable = self.window.edge - una
+        if usable > 0 and self.nxt == una:
+            self.persist.stop()
+            return una, una + min(usable, left, self.mss)
         return una, una + 1
 
-    def sent(self, start: int, end: int, now: float) -> bool:
-        """
-        Note that a range that L{pull} gave has been sent.
+    def _tailProbe(self) -> tuple[int, int] | None:
+        """New data if there is any, else the last segment once more."""
+        nxt = self.nxt
+        fresh = min(self.end, self.window.edge) - nxt
+        if fresh > 0:
+            self.tail.sent(nxt + min(fresh, self.mss), False)
+            return nxt, nxt + min(fresh, self.mss)
+        self.tail.sent(nxt, True)
+        return max(self.una, nxt - self.mss), nxt
 
-        @return: whether any of it was sent before.
-        """
-        again = start < self.high
-        if again:
-            self.retransmissions += -(-(end - start) // self.mss)
-            if self._timed is not None and start < self._timed <= end:
-                self._timed = None
-        elif self._timed is None and not self._probes:
-            self._timed = end
-            self._timedAt = now
-        if self.una == self.nxt and not self._probes:
+    def sent(self, start: int, end: int, now: float) -> None:
+        """Note that a range that L{pull} gave has been sent."""
+        mss = self.mss
+        watch = self._watch
+        probing = self.persist.count > 0
+        if start < self.high:
+            self.retransmissions += -(-(end - start) // mss)
+            timed = watch.position
+            if timed is not None and start < timed <= end:
+                watch.stop()
+        elif watch.position is None and not probing:
+            watch.start(end, now)
+        if self.una == self.nxt and not probing:
             self._progress = now
         self._lastSent = now
         if end > self.nxt:
             self.nxt = end
             if end > self.high:
                 self.high = end
-            if end - start < self.mss or (end - start) % self.mss:
+            if (end - start) % mss:
                 self._smallEnd = end
-        elif not self._probes:
+        elif not probing:
             self.recovery.repeated(start, end)
-        if self._probes:
+        if probing:
             # The persist timer is in charge.
-            return again
+            return
         if self.recovery.forced:
             self.recovery.forced = False
             if self.recovery.mode == FAST:
                 self.retransmitAt = None
         if self.retransmitAt is None:
-            self.retransmitAt = now + self.rtt.timeout
-        return again
+            self._arm(now)
+        elif self.tail.at is not None:
+            self._watchTail(now)
 
     # -- timers --------------------------------------------------------------
 
-    def arm(self, now: float) -> None:
+    def _arm(self, now: float) -> None:
+        """Start the retransmission timer anew, and the tail probe."""
+        self.retransmitAt = now + self.rtt.timeout
+        self._watchTail(now)
+
+    def _watchTail(self, now: float) -> None:
+        recovery = self.recovery
+        self.tail.at = None
+        if recovery.mode == OPEN and recovery.selective and not recovery.board:
+            lone = self.nxt - self.una <= self.mss
+            self.tail.start(now, self.rtt.smoothed, lone, self.retransmitAt)
+
+    def settle(self, now: float) -> None:
         """
-        Start or stop the persist timer; to be called when L{pull} gave nothing.
+        Start or stop the persist timer; for when L{pull} gave nothing.
 
         It runs while data waits, nothing is in flight and only the peer's
         window keeps it back.
         """
-        if self.end > self.una and (self.nxt == self.una or self._probes):
-            if self.persistAt is None:
-                if not self._probes:
-                    self._progress = now
-                self.persistAt = now + self._persistDelay()
-        else:
-            self.persistAt = None
-            self._probes = 0
-
-    def _persistDelay(self) -> float:
-        delay = self.rtt.timeout * (1 << min(self._probes, _MAX_PROBE_SHIFT))
-        # Several probes have to fit into the time after which silence is death.
-        return min(delay, MAX_TIMEOUT, self.userTimeout / 4)
-
-    def _endProbing(self, now: float) -> None:
-        """The window opened: go on where the last probe was."""
-        self._probes = 0
-        self._probeDue = False
-        self.persistAt = None
-        # The byte of the probe goes out again with the segment it belongs to.
-        self.nxt = self.una
-        self._timed = None
-        self._progress = now
+        persist = self.persist
+        if self.end > self.una and (self.nxt == self.una or persist.count):
+            if persist.at is None:
+                self._progress = now
+                persist.start(now, self.rtt.timeout, self.userTimeout)
+        elif persist.at is not None:
+            persist.stop()
 
     def deadline(self) -> float | None:
         """When L{tick} has something to do; L{None} for never."""
         at = self.retransmitAt
         if at is None:
-            at = self.persistAt
+            at = self.persist.at
             if at is None:
                 return None
+        elif self.tail.at is not None and self.tail.at < at:
+            at = self.tail.at
         dead = self._progress + self.userTimeout
         return at if at < dead else dead
 
@@ -440,28 +459,31 @@ class Sender:
         @return: whether the flow can go on; not after L{userTimeout} seconds
             without progress.
         """
+        persist = self.persist
+        if self.retransmitAt is None and persist.at is None:
+            return True
+        if now >= self._progress + self.userTimeout:
+            return False
         if self.retransmitAt is not None:
-            if now >= self._progress + self.userTimeout:
-                return False
             if now >= self.retransmitAt:
                 self._timedOut(now)
-        elif self.persistAt is not None:
-            if now >= self._progress + self.userTimeout:
-                return False
-            if now >= self.persistAt:
-                self._probes += 1
-                self._probeDue = True
-                self.persistAt = now + self._persistDelay()
+            elif self.tail.at is not None and now >= self.tail.at:
+                self.tail.at = None
+                self.tail.due = True
+                self.retransmitAt = now + self.rtt.timeout
+        elif persist.at is not None and now >= persist.at:
+            persist.count += 1
+            persist.due = True
+            persist.start(now, self.rtt.timeout, self.userTimeout)
         return True
 
     def _timedOut(self, now: float) -> None:
         again = self.timeouts > 0
         self.timeouts += 1
         self.timerFires += 1
-        if self.window:
+        if self.window.size:
             # A window taken back is no sign of congestion.
-            self.congestion.timedOut(self.nxt - self.una, now, again)
-        self.recovery.timedOut(self.una, self.nxt, again)
-        self._timed = None
+            flight = min(self.nxt - self.una, self.congestion.window)
+            self.congestion.timedOut(flight, now, again)
         self.rtt.doubled()
-        self.retransmitAt = now + self.rtt.timeout
+        self._repair(now, again)

@@ -48,7 +48,7 @@ def initialSequence(secret: bytes, flow: bytes, now: float) -> int:
     addresses and ports out of the range of the old one; a keyed hash keeps
     strangers from guessing it.
 
-    @param secret: random bytes that live as long as the stack, at most 64.
+    @param secret: random bytes that live as long as the stack; 32 of them are used.
     @param flow: addresses and ports of the flow, in any fixed order.
     @param now: seconds, from any start.
     """

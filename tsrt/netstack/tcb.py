@@ -180,7 +180,7 @@ class ControlBlock:
 
     # -- handshake -----------------------------------------------------------
 
-    def peerOffers(self, irs: int, offers: Options) -> Receiver:
+    def peerOffers(self, irs: int, offers: Options, now: float) -> Receiver:
         """
         Take in the peer's SYN.
 
@@ -202,11 +202,11 @@ class ControlBlock:
             self.stamping = True
             self.recentStamp = offers.tsValue
         self.sender.recovery.selective = self.wantSack
-        self.resize(False)
+        self.resize(now, False)
         self.sender.congestion.window = self.sender.congestion.initialWindow
         return receiver
 
-    def resize(self, lost: bool) -> None:
+    def resize(self, now: float, lost: bool) -> None:
         """
         Fit segments to what the peer takes and the path carries.
 
@@ -215,7 +215,7 @@ class ControlBlock:
         mss = min(self._peerMSS, self.mtu - self.builder.overhead)
         if self.stamping:
             mss -= TIMESTAMPS_LENGTH
-        self.sender.setSegmentSize(max(MIN_MSS, mss), lost)
+        self.sender.setSegmentSize(max(MIN_MSS, mss), now, lost)
 
     def open(self, window: int, seq: int, now: float) -> None:
         """
