@@ -138,6 +138,14 @@ class TimerStateTests(SynchronousTestCase):
         self.timers.sent(1001.0, False)
         self.assertEqual(self.timers.persistentAt, inf)
 
+    def test_shorterInterval(self) -> None:
+        """A shorter interval counts from the next packet on."""
+        self.timers.setInterval(25.0, 10.0)
+        self.timers.setInterval(5.0, 12.0)
+        self.assertEqual(self.timers.earliest, 10.0)
+        self.timers.sent(1.0, False)
+        self.assertEqual(self.timers.earliest, 6.0)
+
     def test_earliestIsNeverTooLate(self) -> None:
         """Timers that were put off make C{earliest} too early at most."""
         self.timers.received(0.0, True)
@@ -163,8 +171,9 @@ class TimerStateTests(SynchronousTestCase):
         """A handshake that may not start yet starts when it may."""
         self.timers.handshakeStarted(100.0, 0.5)
         self.timers.handshakeFinished()
+        self.assertEqual(self.timers.expire(101.0), [])
         self.timers.awaitTurn()
-        self.assertEqual(self.timers.retransmitAt, 105.5)
+        self.assertEqual(self.timers.earliest, 105.5)
         self.assertEqual(self.timers.expire(105.5), [TimerEvent.RETRANSMIT])
 
     def test_awaitTurnBehindAnotherTimer(self) -> None:
