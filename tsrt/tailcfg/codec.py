@@ -8,7 +8,7 @@ region is left out and told; the rest stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from typing import TypeVar, cast
 
@@ -22,7 +22,7 @@ from tsrt.tailcfg.node import PeerChange, UserProfile, WireNode
 
 T = TypeVar("T")
 
-ZERO_TIME = datetime(1, 1, 1, tzinfo=timezone.utc)
+ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 """Go's zero time, which stands for "no time"."""
 
 _encoder = msgspec.json.Encoder()
@@ -168,10 +168,10 @@ def _goodRegions(raw: msgspec.Raw, rejected: list[str]) -> msgspec.Raw:
     return msgspec.Raw(encode(document))
 
 
-def present(when: datetime | None | msgspec.UnsetType) -> datetime | None:
+def present(when: datetime | msgspec.UnsetType | None) -> datetime | None:
     """A time, or C{None} where the document means that there is none."""
     if when is None or isinstance(when, msgspec.UnsetType) or when.year <= 1:
         return None
     if when.tzinfo is None:
-        return when.replace(tzinfo=timezone.utc)
+        return when.replace(tzinfo=UTC)
     return when

@@ -23,7 +23,7 @@ class NetPortRange(Struct, rename=jsonName):
 
     ip: str = ""
     ports: PortRange = field(default_factory=PortRange)
-    bits: int | None | UnsetType = UNSET
+    bits: int | UnsetType | None = UNSET
 
 
 class CapGrant(Struct, rename=jsonName, omit_defaults=True):

@@ -18,18 +18,18 @@ class Service(Struct, rename=jsonName, omit_defaults=True):
 class NetInfo(Struct, rename=jsonName):
     """What a node found out about its network."""
 
-    mappingVariesByDestIP: bool | None | UnsetType = UNSET
-    workingIPv6: bool | None | UnsetType = UNSET
-    osHasIPv6: bool | None | UnsetType = UNSET
-    workingUDP: bool | None | UnsetType = UNSET
-    workingICMPv4: bool | None | UnsetType = UNSET
+    mappingVariesByDestIP: bool | UnsetType | None = UNSET
+    workingIPv6: bool | UnsetType | None = UNSET
+    osHasIPv6: bool | UnsetType | None = UNSET
+    workingUDP: bool | UnsetType | None = UNSET
+    workingICMPv4: bool | UnsetType | None = UNSET
     havePortMap: bool | UnsetType = UNSET
-    upnp: bool | None | UnsetType = UNSET
-    pmp: bool | None | UnsetType = UNSET
-    pcp: bool | None | UnsetType = UNSET
+    upnp: bool | UnsetType | None = UNSET
+    pmp: bool | UnsetType | None = UNSET
+    pcp: bool | UnsetType | None = UNSET
     preferredDERP: int | UnsetType = UNSET
     linkType: str | UnsetType = UNSET
-    derpLatency: dict[str, float] | None | UnsetType = UNSET
+    derpLatency: dict[str, float] | UnsetType | None = UNSET
     firewallMode: str | UnsetType = UNSET
 
 
@@ -53,13 +53,13 @@ class Hostinfo(Struct, rename=jsonName, omit_defaults=True):
     backendLogID: str = ""
     os: str = ""
     osVersion: str = ""
-    container: bool | None | UnsetType = UNSET
+    container: bool | UnsetType | None = UNSET
     env: str = ""
     distro: str = ""
     distroVersion: str = ""
     distroCodeName: str = ""
     app: str = ""
-    desktop: bool | None | UnsetType = UNSET
+    desktop: bool | UnsetType | None = UNSET
     package: str = ""
     deviceModel: str = ""
     pushDeviceToken: str = ""
@@ -82,12 +82,12 @@ class Hostinfo(Struct, rename=jsonName, omit_defaults=True):
     netInfo: NetInfo | None = None
     sshHostKeys: list[str] | None = field(name="sshHostKeys", default=None)
     cloud: str = ""
-    userspace: bool | None | UnsetType = UNSET
-    userspaceRouter: bool | None | UnsetType = UNSET
-    appConnector: bool | None | UnsetType = UNSET
+    userspace: bool | UnsetType | None = UNSET
+    userspaceRouter: bool | UnsetType | None = UNSET
+    appConnector: bool | UnsetType | None = UNSET
     servicesHash: str = ""
     peerRelay: bool = False
     exitNodeID: str = ""
     location: Location | None = None
     tpm: Raw | UnsetType = UNSET
-    stateEncrypted: bool | None | UnsetType = UNSET
+    stateEncrypted: bool | UnsetType | None = UNSET

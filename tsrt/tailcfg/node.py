@@ -69,14 +69,14 @@ class PeerChange(Struct, rename=jsonName):
     nodeID: int
     derpRegion: int | UnsetType = UNSET
     cap: int | UnsetType = UNSET
-    capMap: CapMap | None | UnsetType = UNSET
-    endpoints: list[str] | None | UnsetType = UNSET
-    key: str | None | UnsetType = UNSET
-    keySignature: bytes | None | UnsetType = UNSET
-    discoKey: str | None | UnsetType = UNSET
-    online: bool | None | UnsetType = UNSET
-    lastSeen: datetime | None | UnsetType = UNSET
-    keyExpiry: datetime | None | UnsetType = UNSET
+    capMap: CapMap | UnsetType | None = UNSET
+    endpoints: list[str] | UnsetType | None = UNSET
+    key: str | UnsetType | None = UNSET
+    keySignature: bytes | UnsetType | None = UNSET
+    discoKey: str | UnsetType | None = UNSET
+    online: bool | UnsetType | None = UNSET
+    lastSeen: datetime | UnsetType | None = UNSET
+    keyExpiry: datetime | UnsetType | None = UNSET
 
 
 class User(Struct, rename=jsonName, omit_defaults=True):
