@@ -7,6 +7,8 @@ objects live as long as the session; nothing else is made per packet.
 
 from __future__ import annotations
 
+import struct
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -26,6 +28,12 @@ REJECT_AFTER_MESSAGES = (1 << 64) - (1 << 13) - 1
 """The first counter that may not be used any more."""
 
 _NONCE_PREFIX = bytes(4)
+_nonceOf = struct.Struct("<4xQ").pack
+_counterOf = struct.Struct("<8xQ").unpack_from
+# The first byte of an IP packet, and what IPv4 has for a total length; IPv6 has
+# its payload length elsewhere.
+_headOf = struct.Struct(">BxH").unpack_from
+_payloadLengthOf = struct.Struct(">4xH").unpack_from
 _PADDING = [bytes(-size % 16) for size in range(16)]
 
 
@@ -123,26 +131,25 @@ class Session:
         packets: list[bytes] = []
         authentic = 0
         # A run of messages in order is marked in the window as a whole: all
-        # counters from `first` up to, but not including, `expected`.
-        first = expected = window.newest + 1
+        # counters from `runStart` up to, but not including, `expected`.
+        runStart = expected = window.newest + 1
         for datagram in datagrams:
             size = len(datagram)
             if size < MIN_TRANSPORT_LENGTH:
                 counters.droppedMalformed += 1
                 continue
-            number = datagram[8:16]
-            counter = int.from_bytes(number, "little")
+            (counter,) = _counterOf(datagram)
             inOrder = counter == expected and counter < REJECT_AFTER_MESSAGES
             if not inOrder:
-                if expected > first:
-                    window.markRun(first, expected - 1)
-                    first = expected
+                if expected > runStart:
+                    window.markRun(runStart, expected - 1)
+                    runStart = expected
                 if counter >= REJECT_AFTER_MESSAGES or not window.isFresh(counter):
                     counters.droppedReplay += 1
                     continue
             try:
                 packet = decrypt(
-                    _NONCE_PREFIX + number, datagram[TRANSPORT_HEADER_LENGTH:], None
+                    _nonceOf(counter), datagram[TRANSPORT_HEADER_LENGTH:], None
                 )
             except InvalidTag:
                 counters.droppedUnauthentic += 1
@@ -152,26 +159,25 @@ class Session:
                 expected += 1
             else:
                 window.mark(counter)
-                first = expected = window.newest + 1
+                runStart = expected = window.newest + 1
             size -= MIN_TRANSPORT_LENGTH
             if not size:
                 counters.keepalivesReceived += 1
                 continue
-            version = packet[0] >> 4
-            if version == 4 and size >= 20:
-                length = packet[2] << 8 | packet[3]
-                isSound = 20 <= length <= size
-            elif version == 6 and size >= 40:
-                length = (packet[4] << 8 | packet[5]) + 40
-                isSound = length <= size
-            else:
-                isSound = False
-            if not isSound:
+            if size < 20:
                 counters.droppedInner += 1
-            elif length == size:
+                continue
+            first, length = _headOf(packet)
+            if first >> 4 == 6 and size >= 40:
+                length = _payloadLengthOf(packet)[0] + 40
+            elif first >> 4 != 4:
+                length = 0
+            if length == size:
                 packets.append(packet)
-            else:
+            elif 20 <= length < size:
                 packets.append(packet[:length])
-        if expected > first:
-            window.markRun(first, expected - 1)
+            else:
+                counters.droppedInner += 1
+        if expected > runStart:
+            window.markRun(runStart, expected - 1)
         return packets, authentic
