@@ -276,7 +276,8 @@ def isTailscaleAddress(packed: bytes) -> bool:
 _SITE = struct.Struct("!I")
 _VIA_HEAD = VIA.address[:8]
 _VIA_LABEL = re.compile(
-    r"([0-9]{1,3}(?:-[0-9]{1,3}){3})-via-(0x[0-9a-f]{1,8}|[0-9]{1,10})", re.IGNORECASE
+    r"([0-9]{1,3}(?:-[0-9]{1,3}){3})-via-(0x[0-9a-f]{1,8}|[0-9]{1,10})",
+    re.ASCII | re.IGNORECASE,
 )
 _VIA_SUFFIXES = ("ts.net", "tailscale.net")
 

@@ -263,7 +263,7 @@ class PrivateKey:
         return PublicKey(self._public)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.public().short()}>"
+        return f"<{type(self).__name__} <redacted>, public {self.public().short()}>"
 
     def __hash__(self) -> int:
         return hash(self._public)
@@ -372,7 +372,7 @@ class LockKey:
         return signed[:SIGNATURE_LENGTH]
 
     def __repr__(self) -> str:
-        return f"<LockKey of {self.public().short()}>"
+        return f"<LockKey <redacted>, public {self.public().short()}>"
 
     def __hash__(self) -> int:
         return hash(self._secret[KEY_LENGTH:])

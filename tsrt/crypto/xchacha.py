@@ -38,6 +38,8 @@ def open(key: bytes, nonce: bytes, ciphertext: bytes, aad: bytes = b"") -> bytes
 
     @raise DecryptError: if it was not sealed with the same arguments.
     """
+    if len(ciphertext) < TAG_LENGTH:
+        raise DecryptError("a sealed message is cut short")
     try:
         return crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, aad, nonce, key)
     except CryptoError:

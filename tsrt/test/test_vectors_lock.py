@@ -8,6 +8,7 @@ import hashlib
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tsrt.crypto import zip215
 from tsrt.crypto.argon2i import disablementValue
 from tsrt.keys import (
     LockKey,
@@ -79,7 +80,7 @@ class LockVectors(SynchronousTestCase):
         self.assertEqual(formatHash(message.hash()), vector[f"{name}_hash_text"])
         self.assertEqual(parseHash(vector[f"{name}_hash_text"]), message.hash())
         message.validate()
-        message.verifySignatures(state)
+        message.verifySignatures(state, zip215.verify)
 
     @covers("nks_direct")
     def test_direct(self) -> None:
@@ -98,7 +99,9 @@ class LockVectors(SynchronousTestCase):
         signature = signature.signed(first)
         self.assertEqual(signature.encode().hex(), vector["cbor"])
         trusted = {first.public().raw: Key(first.public().raw)}
-        self.assertEqual(authorize(node, hexa(vector["cbor"]), trusted.get), signature)
+        self.assertEqual(
+            authorize(node, hexa(vector["cbor"]), trusted.get, zip215.verify), signature
+        )
 
     @covers("nks_rotation")
     def test_rotation(self) -> None:
@@ -110,7 +113,7 @@ class LockVectors(SynchronousTestCase):
         rotated = rotate(hexa(VECTORS["nks_direct"]["cbor"]), node, wrapping)
         self.assertEqual(rotated.hex(), vector["cbor"])
         trusted = {first.public().raw: Key(first.public().raw)}
-        signature = authorize(node, rotated, trusted.get)
+        signature = authorize(node, rotated, trusted.get, zip215.verify)
         self.assertEqual(signature.sigHash().hex(), vector["sighash"])
         old = NodePublic.parse(VECTORS["nks_direct"]["node_public"])
         self.assertEqual(signature.previousKeys(), [old.binary()])

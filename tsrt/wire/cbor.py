@@ -3,7 +3,7 @@ The part of CBOR that the tailnet lock uses, in its one canonical encoding.
 
 Signatures and hashes cover encodings, so there must be only one for each
 value: definite lengths, shortest integers, map keys in order, no tags, no
-floats.  The decoder takes nothing that the encoder would not write.
+floats, no truth values.  The decoder takes nothing that the encoder would not write.
 
 Reference: RFC 8949, CTAP2 canonical form.
 """
@@ -17,7 +17,6 @@ from tsrt.errors import WireError
 
 CBORValue = (
     None
-    | bool
     | int
     | bytes
     | str
@@ -44,11 +43,7 @@ _BYTES = 2
 _TEXT = 3
 _ARRAY = 4
 _MAP = 5
-_SIMPLE = 7
-_FALSE = b"\xf4"
-_TRUE = b"\xf5"
 _NULL = b"\xf6"
-_SIMPLES = {0xF4: False, 0xF5: True, 0xF6: None}
 # Behind each "additional information" follow so many bytes of argument, whose
 # value is at least what the shorter forms cannot say.
 _ARGUMENTS = {24: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16), 27: (8, 1 << 32)}
@@ -75,19 +70,17 @@ def encode(value: CBORValue) -> bytes:
     The canonical encoding.
 
     @raise WireError: for an integer beyond 64 bits, text that is not Unicode,
-        or what goes beyond the limits.
+        a truth value, or what goes beyond the limits.
     """
     return _encode(value, 0)
 
 
 def _encode(value: CBORValue, depth: int) -> bytes:
-    # The identities come before the integers: True is an int too.
     if value is None:
         return _NULL
-    if value is True:
-        return _TRUE
-    if value is False:
-        return _FALSE
+    if isinstance(value, bool):
+        # Python takes it for an integer, which it is not.
+        raise WireError("a truth value has no place in this CBOR")
     if isinstance(value, int):
         return _head(_UNSIGNED, value) if value >= 0 else _head(_NEGATIVE, -1 - value)
     if isinstance(value, bytes):
@@ -116,7 +109,7 @@ def _encode(value: CBORValue, depth: int) -> bytes:
 
 def _key(key: int | str) -> bytes:
     """The encoding of a map key."""
-    if isinstance(key, bool) or not isinstance(key, int | str):
+    if not isinstance(key, int | str):
         raise WireError("a CBOR map key is neither an integer nor a text")
     return _encode(key, 0)
 
@@ -155,8 +148,8 @@ def _argument(data: bytes, at: int) -> tuple[int, int, int]:
 
 def _item(data: bytes, at: int, depth: int) -> tuple[CBORValue, int]:
     """The value of the item at C{at}, and where it ends."""
-    if data[at : at + 1] in (_FALSE, _TRUE, _NULL):
-        return _SIMPLES[data[at]], at + 1
+    if data[at : at + 1] == _NULL:
+        return None, at + 1
     major, argument, at = _argument(data, at)
     if major == _UNSIGNED:
         return argument, at
@@ -164,7 +157,7 @@ def _item(data: bytes, at: int, depth: int) -> tuple[CBORValue, int]:
         return -1 - argument, at
     reader = _READERS.get(major)
     if reader is None:
-        raise WireError("CBOR tags, floats and simple values do not occur here")
+        raise WireError("CBOR tags, floats and truth values have no place here")
     return reader(data, at, argument, depth)
 
 
@@ -205,7 +198,7 @@ def _map(
     for _ in range(length):
         start = at
         key, at = _item(data, at, depth + 1)
-        if isinstance(key, bool) or not isinstance(key, int | str):
+        if not isinstance(key, int | str):
             raise WireError("a CBOR map key is neither an integer nor a text")
         order = (at - start, data[start:at])
         if order <= previous:

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 
 from tsrt.addresses import BINARY_ADDR_PORT_LENGTH, AddrPort
 from tsrt.errors import WireError
-from tsrt.wire.relayendpoint import KEY_LENGTH, RelayEndpoint
+from tsrt.wire.relayendpoint import KEY_LENGTH, RelayEndpoint, parseEndpoints
 
 MAGIC = b"TS\xf0\x9f\x92\xac"
 """What every disco datagram begins with."""
@@ -242,8 +242,7 @@ def _parseCallMeMaybe(version: int, body: bytes) -> CallMeMaybe:
         # Something newer: the sender still wants to be called, but we cannot
         # read where.
         return CallMeMaybe(())
-    starts = range(0, len(body), BINARY_ADDR_PORT_LENGTH)
-    return CallMeMaybe(tuple(AddrPort.fromBinary(body, at) for at in starts))
+    return CallMeMaybe(parseEndpoints(body, 0))
 
 
 def _parseBind(version: int, body: bytes) -> BindEndpoint:

@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from tsrt.errors import WireError
 from tsrt.keys import KEY_LENGTH, LockKey, LockPublic, NodePublic
 from tsrt.wire.cbor import MAX_NESTING, CBORValue, decode, encode
-from tsrt.wire.tka import Key, lockHash
+from tsrt.wire.tka import Key, Verifier, lockHash
 from tsrt.wire.tkafields import asFields, octets, unsigned
 
 MAX_CHAIN = MAX_NESTING
@@ -105,9 +105,13 @@ class NodeKeySignature:
         """
         Read an encoding; it need not be valid.
 
-        @raise WireError: if it is not a signature over a node key.
+        @raise WireError: if it is not a signature over a node key, or one that
+            we would write differently.
         """
-        return cls.fromCBOR(decode(data))
+        signature = cls.fromCBOR(decode(data))
+        if signature.encode() != data:
+            raise WireError("a node key signature has members it must not have")
+        return signature
 
     def sigHash(self) -> bytes:
         """What the outermost signature signs."""
@@ -159,16 +163,18 @@ class NodeKeySignature:
                 break
         raise WireError("a node key signature names no wrapping key")
 
-    def verify(self, nodeKey: NodePublic, trusted: Key) -> None:
+    def verify(self, nodeKey: NodePublic, trusted: Key, verifier: Verifier) -> None:
         """
         Check that this authorises C{nodeKey}.
 
         @param trusted: the key that L{authorizingKeyID} names.
+        @param verifier: L{tsrt.crypto.zip215.verify}, for the signature of the
+            trusted key; nodes' own rotations follow the common rules.
         @raise WireError: if it does not.
         """
-        self._verify(nodeKey.binary(), trusted)
+        self._verify(nodeKey.binary(), trusted, verifier)
 
-    def _verify(self, nodeKey: bytes, trusted: Key) -> None:
+    def _verify(self, nodeKey: bytes, trusted: Key, verifier: Verifier) -> None:
         if self.kind != SignatureKind.CREDENTIAL and self.publicKey != nodeKey:
             raise WireError("a node key signature is over another node key")
         digest = self.sigHash()
@@ -177,24 +183,28 @@ class NodeKeySignature:
                 raise WireError("a rotated node key signature lacks the earlier one")
             if not self.nested.rotationKey().verify(self.signature, digest):
                 raise WireError("a rotated node key signature is wrong")
-            self.nested._verify(self.nested.publicKey, trusted)
+            self.nested._verify(self.nested.publicKey, trusted, verifier)
             return
         if self.kind not in (SignatureKind.DIRECT, SignatureKind.CREDENTIAL):
             raise WireError(f"a node key signature has the unknown kind {self.kind}")
         if self.nested is not None:
             raise WireError("a direct node key signature has another inside")
-        if not trusted.verify(self.signature, digest):
+        if not trusted.verify(self.signature, digest, verifier):
             raise WireError("a node key signature is wrong")
 
 
 def authorize(
-    nodeKey: NodePublic, data: bytes, trusted: Callable[[bytes], Key | None]
+    nodeKey: NodePublic,
+    data: bytes,
+    trusted: Callable[[bytes], Key | None],
+    verifier: Verifier,
 ) -> NodeKeySignature:
     """
     Check that an encoded signature lets a node into the tailnet.
 
     @param data: the encoding.
     @param trusted: finds a trusted key by its identifier.
+    @param verifier: L{tsrt.crypto.zip215.verify}.
     @return: the signature.
     @raise WireError: if it does not.
     """
@@ -204,7 +214,7 @@ def authorize(
     key = trusted(signature.authorizingKeyID())
     if key is None:
         raise WireError("a node key signature rests on a key that is not trusted")
-    signature.verify(nodeKey, key)
+    signature.verify(nodeKey, key, verifier)
     return signature
 
 
@@ -257,7 +267,7 @@ class WrappedAuthKey:
     """Signs a rotation of the credential."""
 
     def __repr__(self) -> str:
-        return f"<WrappedAuthKey of {self.key.public().short()}>"
+        return f"<WrappedAuthKey <redacted>, public {self.key.public().short()}>"
 
     def sign(self, nodeKey: NodePublic) -> bytes:
         """The encoding of a signature over C{nodeKey}."""

@@ -17,6 +17,16 @@ _NANOSECONDS = 1_000_000_000
 _FIXED = struct.Struct("!32s32s32sQIQQ")
 
 
+MAX_ENDPOINTS = 64
+"""Addresses that one message may name; those behind are not looked at."""
+
+
+def parseEndpoints(data: bytes, offset: int) -> tuple[AddrPort, ...]:
+    """The first L{MAX_ENDPOINTS} of the addresses that C{data} ends with."""
+    starts = range(offset, len(data), BINARY_ADDR_PORT_LENGTH)[:MAX_ENDPOINTS]
+    return tuple(AddrPort.fromBinary(data, at) for at in starts)
+
+
 class RelayEndpoint(NamedTuple):
     """What a peer relay allocated for two of its clients."""
 
@@ -64,7 +74,6 @@ class RelayEndpoint(NamedTuple):
         if rest < BINARY_ADDR_PORT_LENGTH or rest % BINARY_ADDR_PORT_LENGTH:
             raise WireError("a relay endpoint is cut short or too long")
         server, first, second, lamportID, vni, bind, steady = _FIXED.unpack_from(data)
-        starts = range(_FIXED.size, len(data), BINARY_ADDR_PORT_LENGTH)
         return cls(
             server,
             (first, second),
@@ -72,5 +81,5 @@ class RelayEndpoint(NamedTuple):
             vni,
             bind / _NANOSECONDS,
             steady / _NANOSECONDS,
-            tuple(AddrPort.fromBinary(data, at) for at in starts),
+            parseEndpoints(data, _FIXED.size),
         )

@@ -15,18 +15,17 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from attrs import evolve, field, frozen
 
 from tsrt.errors import WireError
-from tsrt.keys import KEY_LENGTH, SIGNATURE_LENGTH, LockKey, LockPublic
-from tsrt.wire.cbor import CBORValue, encode
+from tsrt.keys import KEY_LENGTH, SIGNATURE_LENGTH, LockKey
+from tsrt.wire.cbor import CBORValue, decode, encode
 from tsrt.wire.tkafields import (
     array,
     asFields,
     asOctets,
-    decodeFields,
     octets,
     optionalOctets,
     optionalUnsigned,
@@ -46,6 +45,14 @@ MAX_KEYS = 512
 """Keys of the largest state."""
 
 MAX_DISABLEMENT_VALUES = 32
+
+Verifier = Callable[[bytes, bytes, bytes], bool]
+"""
+Whether a public key made a signature of some data, in this order.
+
+Signatures of trusted keys are checked by the rules of ZIP-215, which are not
+those of other Ed25519 signatures; the function is handed in.
+"""
 
 
 def lockHash(data: bytes) -> bytes:
@@ -143,11 +150,13 @@ class Key:
         if _metaSize(self.meta) > MAX_META:
             raise WireError("the metadata of a tailnet lock key is too large")
 
-    def verify(self, signature: bytes, data: bytes) -> bool:
-        """Whether C{signature} is this key's signature of C{data}."""
-        if self.kind != KEY_ED25519 or len(self.public) != KEY_LENGTH:
-            return False
-        return LockPublic(self.public).verify(signature, data)
+    def verify(self, signature: bytes, data: bytes, verifier: Verifier) -> bool:
+        """
+        Whether C{signature} is this key's signature of C{data}.
+
+        @param verifier: L{tsrt.crypto.zip215.verify}.
+        """
+        return self.kind == KEY_ED25519 and verifier(self.public, signature, data)
 
 
 def _metaSize(meta: tuple[tuple[str, str], ...]) -> int:
@@ -324,11 +333,12 @@ class AUM:
         """
         Read an encoding; what it says may still not be valid.
 
-        @raise WireError: if it is not a message of the chain.
+        @raise WireError: if it is not a message of the chain, or one that we
+            would write differently, so that its hash would be in doubt.
         """
-        fields = decodeFields(data, "tailnet lock message")
+        fields = asFields(decode(data), "tailnet lock message")
         key, state = fields.get(3), fields.get(5)
-        return cls(
+        message = cls(
             kind=unsigned(fields, 1, "the kind of a message"),
             previous=optionalOctets(fields, 2, "the parent of a message"),
             key=None if key is None else Key.fromCBOR(key),
@@ -338,6 +348,9 @@ class AUM:
             meta=texts(fields, 7, "the metadata of a message"),
             signatures=array(fields, 23, LockSignature.fromCBOR, "signatures"),
         )
+        if message.encode() != data:
+            raise WireError("a tailnet lock message has members it must not have")
+        return message
 
     def hash(self) -> bytes:
         """What the next message names this one by."""
@@ -352,11 +365,12 @@ class AUM:
         signature = LockSignature(key.public().raw, key.sign(self.sigHash()))
         return evolve(self, signatures=(*self.signatures, signature))
 
-    def verifySignatures(self, state: State) -> None:
+    def verifySignatures(self, state: State, verifier: Verifier) -> None:
         """
         Check that there are signatures, that each is valid, and that each is
         of a key that C{state} trusts.
 
+        @param verifier: L{tsrt.crypto.zip215.verify}.
         @raise WireError: if not.
         """
         if not self.signatures:
@@ -366,7 +380,7 @@ class AUM:
             key = state.key(signature.keyID)
             if key is None:
                 raise WireError("a tailnet lock message is signed by an unknown key")
-            if not key.verify(signature.signature, digest):
+            if not key.verify(signature.signature, digest, verifier):
                 raise WireError("a signature of a tailnet lock message is wrong")
 
     def validate(self) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
 
 from tsrt.errors import WireError
-from tsrt.wire.cbor import CBORValue, decode
+from tsrt.wire.cbor import CBORValue
 
 T = TypeVar("T")
 
 Fields = Mapping[int | str, CBORValue]
-"""A decoded map; keys that nobody asks for are ignored."""
+"""A decoded map."""
 
 
 def asFields(value: CBORValue, what: str) -> Fields:
@@ -26,15 +26,10 @@ def asFields(value: CBORValue, what: str) -> Fields:
     return cast("Fields", value)
 
 
-def decodeFields(data: bytes, what: str) -> Fields:
-    """The map that C{data} encodes."""
-    return asFields(decode(data), what)
-
-
 def unsigned(fields: Fields, key: int, what: str) -> int:
     """An unsigned integer; absent is zero."""
     value = fields.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or value < 0:
         raise WireError(f"{what} is not an unsigned integer")
     return value
 
