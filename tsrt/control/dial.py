@@ -272,7 +272,7 @@ class ControlDialer:
 
 def _current() -> Failure:
     """The exception that is being handled."""
-    return Failure()  # type: ignore[no-untyped-call]  # Twisted has no type here
+    return Failure()
 
 
 def _worst(failures: tuple[Failure, ...]) -> ControlError:

@@ -12,27 +12,18 @@ from collections.abc import Callable
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
-from zope.interface import implementer
 
-from tsrt._version import __version__
+from tsrt.control.plainhttp import LARGEST_ANSWER, PlainHTTP, TooLong
 from tsrt.control.reach import (
-    NotedEndpoint,
     gaveUp,
-    isAddress,
     isTLSFailure,
     reasonOf,
     unreachable,
 )
 from tsrt.control.skew import explainCertificate
 from tsrt.control.steps import DNS, KEY, TCP, TLS, StepLog
-from tsrt.control.tlsoptions import verifiedTLS
 from tsrt.control.urls import ControlURL
 from tsrt.errors import (
     ControlError,
@@ -45,9 +36,6 @@ from tsrt.interfaces import IStreamDialer
 from tsrt.keys import MachinePublic
 from tsrt.tailcfg.capabilities import CAPABILITY_VERSION
 
-LARGEST_ANSWER = 64 * 1024
-"""Bytes of the answer that are read."""
-
 FETCH_TIMEOUT = 20.0
 """Seconds for the whole fetch."""
 
@@ -55,68 +43,6 @@ _NOT_CONTROL = (
     "Check that the login server's address is a control server's, and that no "
     "login page of the network is in between."
 )
-
-
-class _TooLong(Exception):
-    """The answer exceeds the limit."""
-
-
-class _BodyCollector(Protocol):
-    """Collects the body of a response up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.done: Deferred[bytes] = Deferred(lambda _: self._close())
-
-    def _close(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        self._parts.append(data)
-        if self._size > self._limit:
-            self._parts.clear()
-            self._close()
-            self._finish(_TooLong())
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        whole = reason is None or isinstance(
-            reason.value, ResponseDone | PotentialDataLoss
-        )
-        self._finish(None if whole or reason is None else reason.value)
-
-    def _finish(self, error: BaseException | None) -> None:
-        if self.done.called:
-            return
-        if error is None:
-            self.done.callback(b"".join(self._parts))
-        else:
-            self.done.errback(error)
-
-
-@implementer(IAgentEndpointFactory)
-class _EndpointFactory:
-    """Lets an Agent connect as everything else of ours does."""
-
-    def __init__(self, dialer: IStreamDialer, steps: StepLog) -> None:
-        self._dialer = dialer
-        self._steps = steps
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See L{IAgentEndpointFactory}."""
-        host = uri.host.decode("ascii").strip("[]")
-        isTLS = uri.scheme == b"https"
-        creator = verifiedTLS(host, self._dialer.trustRoot) if isTLS else None
-        return NotedEndpoint(
-            self._dialer.endpoint(host, uri.port, creator),
-            self._steps,
-            uri.netloc.decode("ascii"),
-            resolves=not isAddress(host),
-            tls=isTLS,
-        )
 
 
 class KeyFetcher:
@@ -149,11 +75,7 @@ class KeyFetcher:
         self._wallTime = wallTime
         self._version = version
         self._timeout = timeout
-        # Twisted's HTTP client has no types.
-        pool = HTTPConnectionPool(reactor, persistent=False)  # type: ignore[no-untyped-call]
-        self._agent: Agent = Agent.usingEndpointFactory(  # type: ignore[no-untyped-call]
-            reactor, _EndpointFactory(dialer, steps), pool=pool
-        )
+        self._http = PlainHTTP(reactor, dialer, url, steps=steps)
 
     def fetch(self) -> Deferred[MachinePublic]:
         """
@@ -187,14 +109,14 @@ class KeyFetcher:
             raise gaveUp(self._steps, where, self._timeout) from None
         except (ControlError, defer.CancelledError):
             raise
-        except _TooLong:
+        except TooLong:
             raise ControlProtocolError(
                 f"{where} answered the question for its key with more than "
                 f"{LARGEST_ANSWER} bytes",
                 advice=_NOT_CONTROL,
             ) from None
         except Exception:
-            failure = Failure()  # type: ignore[no-untyped-call]  # Twisted's
+            failure = Failure()
         if isTLSFailure(failure) and "verify failed" in reasonOf(failure):
             problem = await explainCertificate(
                 self._reactor, self._dialer, self._url, self._wallTime, self._version
@@ -205,29 +127,15 @@ class KeyFetcher:
 
     async def _get(self) -> bytes:
         url = self._url.keyURL(self._version)
-        response: IResponse = await self._agent.request(
-            b"GET",
-            url.encode("ascii"),
-            Headers({"User-Agent": [f"tsrt/{__version__}"]}),
-        )
-        if self._url.scheme == "https":
-            self._steps.succeeded(TLS, self._url.authority)
-        collector = _BodyCollector(LARGEST_ANSWER)
-        response.deliverBody(collector)  # type: ignore[no-untyped-call]  # Twisted's
-        if response.code != 200:
-            collector.done.addErrback(lambda _: None)
-            collector.done.cancel()
-            reason = response.phrase.decode("latin-1", "replace")[:80]
+        response = await self._http.request("GET", f"/key?v={self._version}")
+        if response.status != 200:
             raise ControlHTTPError(
-                f"{url} was answered with HTTP {response.code} {reason}".rstrip(),
-                status=response.code,
+                f"{url} was answered with HTTP {response.status} "
+                f"{response.reason}".rstrip(),
+                status=response.status,
                 advice=_NOT_CONTROL,
             )
-        if response.length is not UNKNOWN_LENGTH and response.length > LARGEST_ANSWER:
-            collector.done.addErrback(lambda _: None)
-            collector.done.cancel()
-            raise _TooLong
-        return await collector.done
+        return response.body
 
 
 def parseKeyAnswer(body: bytes, where: str) -> MachinePublic:

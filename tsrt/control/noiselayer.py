@@ -198,7 +198,7 @@ class NoiseLayer(Protocol):
         self._connected = False
         self.transport = None
         if self._error is not None:
-            reason = Failure(self._error)  # type: ignore[no-untyped-call]  # Twisted's
+            reason = Failure(self._error)
         if self._receive is None and not self.handshake.called:
             why = "" if reason is None else f" ({reason.getErrorMessage()})"
             self.handshake.errback(

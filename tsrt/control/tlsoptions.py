@@ -70,7 +70,7 @@ class NotedTLS:
         self._host = host
         self._trustRoot: object = trustRoot
         if trustRoot is None:
-            self._trustRoot = platformTrust()  # type: ignore[no-untyped-call]  # Twisted's
+            self._trustRoot = platformTrust()
         self._connection: SSL.Connection | None = None
         self._codes: list[int] = []
 
