@@ -88,9 +88,6 @@ class FlowTable:
     def __len__(self) -> int:
         return len(self._flows)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._flows
-
     def flows(self) -> list[TCPFlow]:
         """All flows, as they are now."""
         return list(self._flows.values())
@@ -279,11 +276,11 @@ class FlowTable:
         """Look whether a half-open flow is established, or dead."""
         if flow.established:
             del self._embryos[flow]
-            if listener.promote(flow):
-                self._counters.flowsAccepted += 1
-                # In front of the flow's own mark, so that the application
-                # knows the flow when it sees that.
-                self._ready.mark(listener)
+            listener.promote(flow)
+            self._counters.flowsAccepted += 1
+            # In front of the flow's own mark, so that the application knows
+            # the flow when it sees that.
+            self._ready.mark(listener)
         elif flow.closeReason is not None:
             del self._embryos[flow]
             listener.forget(flow)
@@ -301,9 +298,6 @@ class FlowTable:
         self._pending.discard(flow)
         flow.pending = None
         self._timers.forget(flow)
-        listener = self._embryos.pop(flow, None)
-        if listener is not None:
-            listener.forget(flow)
         self._counters.flowsRetired += 1
 
     # -- the rest of a turn ------------------------------------------------------------

@@ -164,29 +164,18 @@ class Listener:
         remote = flow.remoteAddress
         self._perRemote[remote] = self._perRemote.get(remote, 0) + 1
 
-    def forget(self, flow: TCPFlow) -> bool:
-        """
-        A flow is not half-open any more.
-
-        @return: whether it was, of this listener.
-        """
+    def forget(self, flow: TCPFlow) -> None:
+        """A flow is not half-open any more, if it was."""
         if self._halfOpen.pop(flow, None) is None:
-            return False
+            return
         remote = flow.remoteAddress
         left = self._perRemote[remote] - 1
         if left:
             self._perRemote[remote] = left
         else:
             del self._perRemote[remote]
-        return True
 
-    def promote(self, flow: TCPFlow) -> bool:
-        """
-        A flow has finished its handshake and can be accepted.
-
-        @return: whether the listener still wants it.
-        """
-        if not self.forget(flow):
-            return False
+    def promote(self, flow: TCPFlow) -> None:
+        """A half-open flow has finished its handshake and can be accepted."""
+        self.forget(flow)
         self._accepted.append(flow)
-        return True
