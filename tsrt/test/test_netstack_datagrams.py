@@ -347,6 +347,16 @@ class BindTests(SynchronousTestCase):
         stack.setAddresses([A4])
         self.assertTrue(bound.send(b"x", B4, 9, 0.0))
 
+    def test_addressRemovedOften(self) -> None:
+        """A binding that takes no errors is not told without end."""
+        stack = makeStack(A4, limits=StackLimits(errorQueue=2))
+        bound = stack.bindUDP(53, address=A4)
+        for _ in range(5):
+            stack.setAddresses([A6])
+            stack.setAddresses([A4])
+        self.assertEqual(len(bound.errors), 2)
+        self.assertEqual(stack.counters.droppedErrorQueue, 3)
+
 
 class ErrorTests(SynchronousTestCase):
     """What the network says about datagrams of ours."""
@@ -402,6 +412,29 @@ class ErrorTests(SynchronousTestCase):
             binding.send(b"x", B4, 9, 0.0)
             self.error(stack, kind, code)
             self.assertEqual(binding.errors.popleft(), (failure, B4, 9))
+
+    def test_kindsV6(self) -> None:
+        """So has each ICMPv6 error; unknown ones have none."""
+        stack = makeStack(A6)
+        binding = stack.bindUDP(0)
+        for kind, code, failure in (
+            (1, 0, DatagramFailure.UNREACHABLE),
+            (1, 1, DatagramFailure.PROHIBITED),
+            (1, 3, DatagramFailure.UNREACHABLE),
+            (1, 4, DatagramFailure.PORT_UNREACHABLE),
+            (1, 5, DatagramFailure.PROHIBITED),
+            (2, 0, DatagramFailure.TOO_BIG),
+            (3, 0, DatagramFailure.EXPIRED),
+            (4, 1, DatagramFailure.UNREACHABLE),
+            (100, 0, None),
+        ):
+            binding.send(b"x", B6, 9, 0.0)
+            (packet,) = stack.drain(0.0)
+            message = buildICMP(B6, A6, kind, code, 0, packet)
+            stack.receive(buildPackets(B6, A6, 58, message, 1280, 0), 0.0)
+            got = [error.failure for error in binding.errors]
+            self.assertEqual(got, [] if failure is None else [failure])
+            binding.errors.clear()
 
     def test_queueIsBounded(self) -> None:
         """Errors that nobody takes are bounded and counted."""

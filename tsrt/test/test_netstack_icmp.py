@@ -25,7 +25,7 @@ from tsrt.test.test_netstack_stack import (
 from tsrt.test.test_wire_checksum import naiveChecksum, naiveTransport
 from tsrt.wire.icmp import ICMPMessage, buildICMP, parseICMP, verifyICMP
 from tsrt.wire.ip import buildPackets, parseIP
-from tsrt.wire.tcp import SYN
+from tsrt.wire.tcp import ACK, SYN, SegmentBuilder
 
 
 def packets(
@@ -111,6 +111,21 @@ class EchoTests(SynchronousTestCase):
         self.assertEqual(self.stack.counters.droppedRateEcho, 200)
         self.stack.receive(flood, 0.25)
         self.assertEqual(len(self.stack.drain(0.25)), 50)
+
+    def test_fullOutbox(self) -> None:
+        """Replies and errors that find no room are dropped and counted."""
+        stack = makeStack(A4, limits=StackLimits(outbox=1))
+        request = packets(B4, A4, 8, 0, 1, b"x")
+        closed = buildPackets(B4, A4, 17, b"\0\7\0\7\0\x08\0\0", 1280, 0)
+        stray = [SegmentBuilder(B4, 5, A4, 6).build(1, 2, ACK, 3)]
+        for flood in (request, closed, stray):
+            stack.receive(flood * 3, 0.0)
+            self.assertEqual(len(stack.drain(0.0)), 1)
+        counters = stack.counters
+        self.assertEqual(counters.droppedOutbox, 6)
+        self.assertEqual(
+            (counters.echoReplies, counters.errorsSent, counters.resetsSent), (1, 1, 1)
+        )
 
     def test_otherMessages(self) -> None:
         """Neighbour discovery and other messages are dropped silently."""

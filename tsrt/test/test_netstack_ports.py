@@ -171,6 +171,10 @@ class DeadlineHeapTests(SynchronousTestCase):
         self.assertIsNone(heap.deadline())
         heap.note(item)
         self.assertEqual(len(heap), 0)
+        item.due = 1.0
+        heap.note(item)
+        item.due = None
+        self.assertEqual(heap.due(2.0), [])
 
     def test_staleEntriesBounded(self) -> None:
         """Deadlines that move back and forth do not pile up."""

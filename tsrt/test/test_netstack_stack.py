@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.errors import NoFreePort, PortInUse
+from tsrt.netstack import stack as stackModule
 from tsrt.netstack.flow import CloseReason, TCPFlow, TCPState
 from tsrt.netstack.limits import StackLimits
 from tsrt.netstack.listen import Listener
@@ -506,6 +507,13 @@ class AloneTests(SynchronousTestCase):
         self.exchange(parts[0])
         self.assertDropped("droppedMalformed", parts[1])
 
+    def test_malformedInFragments(self) -> None:
+        """What is malformed only when it is put together is dropped then."""
+        inner = bytes((17, 1, 0xC2, 0)) + bytes(12) + bytes(64)
+        parts = buildPackets(B6, A6, 60, inner, 40 + 8 + 40, 1)
+        self.exchange(parts[0])
+        self.assertDropped("droppedMalformed", parts[1])
+
     def test_fragmentTimers(self) -> None:
         """Fragments of which the rest does not come are given up by tick."""
         (first, *_) = buildPackets(B4, A4, 17, bytes(3000), 1280, 1)
@@ -617,6 +625,7 @@ class ConnectTests(SynchronousTestCase):
         stack = makeStack(A4, limits=StackLimits(flows=3))
         flows = [stack.connectTCP(B4, 80, 0.0) for _ in range(3)]
         self.assertRaises(NoFreePort, stack.connectTCP, B4, 80, 0.0)
+        self.assertRaises(NoFreePort, stack.connectTCP, B4, 80, 0.5)
         flows[0].abort()
         stack.drain(0.0)
         stack.connectTCP(B4, 80, 0.0)
@@ -724,6 +733,29 @@ class LifeTests(SynchronousTestCase):
         network.run(1.0)
         self.assertEqual(six[1].read(), b"still here")
 
+    def test_addressRemovedWhileConnecting(self) -> None:
+        """A flow that is being opened ends the same way."""
+        stack = makeStack(A4)
+        flow = stack.connectTCP(B4, 80, 0.0)
+        stack.setAddresses([])
+        self.assertIs(flow.closeReason, CloseReason.ABORTED)
+        self.assertEqual((stack.flows(), stack.drain(0.0)), ([], []))
+        self.assertEqual(stack.counters.flowsRetired, 1)
+
+    def test_timeWaitReuseRefused(self) -> None:
+        """With nobody listening any more such a SYN is refused."""
+        network = Network()
+        client, server = network.connected()
+        server.shutdownWrite()
+        network.run(1.0)
+        client.shutdownWrite()
+        network.run(1.0)
+        self.assertIs(server.state, TCPState.TIME_WAIT)
+        again = network.a.connectTCP(B4, 80, network.now, localPort=client.localPort)
+        network.run(1.0)
+        self.assertIs(again.closeReason, CloseReason.REFUSED)
+        self.assertEqual(network.b.flows(), [])
+
     def test_addressRemovedAndListeners(self) -> None:
         """Listeners stay, what was not accepted of the old address does not."""
         network = Network()
@@ -807,6 +839,18 @@ class LoopbackTests(SynchronousTestCase):
         stack.drain(0.0)
         stack.drain(0.0)
         self.assertEqual(sink.waiting, 25)
+
+    def test_roundsAreBounded(self) -> None:
+        """One drain hands packets to ourselves around a bounded number of times."""
+        self.patch(stackModule, "_LOOPBACK_ROUNDS", 2)
+        stack = makeStack(A4)
+        listener = stack.listenTCP(80)
+        flow = stack.connectTCP(A4, 80, 7.0)
+        stack.drain(7.0)
+        self.assertEqual((flow.established, stack.deadline()), (True, 7.0))
+        self.assertEqual(listener.waiting, 0)
+        stack.drain(7.0)
+        self.assertEqual(listener.waiting, 1)
 
 
 class FuzzTests(SynchronousTestCase):

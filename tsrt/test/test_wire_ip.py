@@ -154,6 +154,10 @@ class IPv6Tests(SynchronousTestCase):
         refuse = bytes((17, 0, 0x9E, 4)) + bytes(4)
         self.assertRaises(WireError, ip.parseIP, v6(60, refuse))
 
+    def test_padding(self) -> None:
+        """Padding of one byte has no length."""
+        self.assertEqual(ip.parseIP(v6(60, bytes((17, 0, 0, 0, 1, 2, 0, 0)))).start, 48)
+
     def test_optionOutside(self) -> None:
         """An option longer than its header is refused."""
         self.assertRaises(
