@@ -300,7 +300,18 @@ class RekeyTests(PairTestCase):
         self.assertEqual(self.first.got, [ipPacket(1), ipPacket(2)])
         self.assertEqual(self.first.table.counters.handshakesCompleted, 2)
 
-    def test_renewalOnReceiveOnlyOnce(self) -> None:
+    def test_responderDoesNotRenewWhenReceiving(self) -> None:
+        """Received packets do not make the responder renew."""
+        self.connect()
+        self.wire.run(160)
+        (message,) = self.first.table.send(
+            self.second.public, [ipPacket(1)], self.wire.now
+        )[:1]
+        received = self.second.table.receive([message], b"", self.wire.now)
+        self.assertEqual(received.packets, [(self.first.public, [ipPacket(1)])])
+        self.assertEqual(received.replies, [])
+
+    def test_renewalOnReceiveIsPaced(self) -> None:
         """A session that is not renewed is not asked for with each packet."""
         self.connect()
         self.wire.run(155)
@@ -504,9 +515,9 @@ class TimeTests(PairTestCase):
     def test_newDataKeepsTrying(self) -> None:
         """While there is new data to send, it is tried on and on."""
         self.wire.drop = lambda *_: True
-        for _ in range(60):
+        for _ in range(100):
             self.first.send(self.second, ipPacket(1))
-            self.wire.run(5)
+            self.wire.run(3)
         self.assertEqual(self.first.table.counters.handshakesAbandoned, 0)
         self.assertGreater(self.first.kinds().count(INITIATION), 50)
 
@@ -562,6 +573,14 @@ class TimeTests(PairTestCase):
             self.first.send(self.second, ipPacket(0))
             self.wire.run(1)
         self.assertEqual(self.first.kinds(), [DATA] * 50)
+
+    def test_persistentKeepaliveSetAgain(self) -> None:
+        """Telling the same interval again and again hastens nothing."""
+        self.first.knows(self.second, keepalive=25.0)
+        due = self.first.table.deadline()
+        for _ in range(100):
+            self.first.knows(self.second, keepalive=25.0)
+        self.assertEqual(self.first.table.deadline(), due)
 
     def test_persistentKeepaliveTurnedOff(self) -> None:
         """Zero turns them off while they run."""

@@ -145,6 +145,12 @@ class PeersTests(SynchronousTestCase):
         )
         self.assertEqual([m[0] for m in messages], [INITIATION])
 
+    def test_removedPeerIsSilent(self) -> None:
+        """Nothing is sent to a peer that was removed, though it was due."""
+        self.first.knows(self.second, keepalive=25.0)
+        self.first.table.removePeer(self.second.public)
+        self.assertEqual(self.first.table.tick(self.wire.now + 100), [])
+
     def test_removalDropsWhatWaits(self) -> None:
         """Packets that waited for a removed peer are counted."""
         self.first.send(self.second, ipPacket(1), ipPacket(2))

@@ -270,10 +270,8 @@ class PeerTunnel:
         elif (
             session is self._sessions.current
             and session.isInitiator
-            and not session.isRenewing
             and now - session.createdAt >= REKEY_ON_RECEIVE
         ):
-            session.isRenewing = True
             replies = self._initiate(now)
         return packets, replies, True
 
@@ -408,7 +406,6 @@ class PeerTunnel:
         self._sessions.clear()
         self._context.counters.droppedRemovedPeer += self._dropQueue()
         self._shared = b""
-        self._jar = None
         self.timers.clear()
 
     # -- ends and beginnings -------------------------------------------------

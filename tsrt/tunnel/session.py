@@ -50,7 +50,6 @@ class Session:
         "createdAt",
         "index",
         "isInitiator",
-        "isRenewing",
         "sendCounter",
     )
 
@@ -77,8 +76,6 @@ class Session:
         self.createdAt = now
         self.sendCounter = 0
         """The counter of the next message that we send."""
-        self.isRenewing = False
-        """Whether receiving on this session made us start its renewal."""
 
     @property
     def room(self) -> int:
