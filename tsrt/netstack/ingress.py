@@ -29,6 +29,8 @@ from tsrt.wire.ip import (
 from tsrt.wire.tcp import Segment, parseTCP
 
 _AFTER_PORTS = struct.Struct("!IIHH")
+_IDENT_AND_CHECKSUM = struct.Struct("!4xH4xH")
+_V4_CUT = 24
 
 
 class Ingress:
@@ -73,15 +75,18 @@ class Ingress:
         @param fromHere: whether the packets come from this node itself.
         """
         groups: dict[bytes, list[Segment]] = {}
-        # A run of segments of one flow has the same bytes up to the ports in
-        # all of its packets but the last.  What was checked once for them need
-        # not be checked again: predict, verify, fall out.
-        head: bytes | None = None
-        cut = size = addresses = extra = sourcePort = destinationPort = 0
+        # The packets of a run of segments have the same bytes up to the ports.
+        # What was checked once for them need not be checked again: predict,
+        # verify, fall out.
+        head = b""
+        size = -1
+        cut = addresses = extra = sourcePort = destinationPort = 0
         group: list[Segment] = []
         unpack = _AFTER_PORTS.unpack_from
         for packet in packets:
-            if packet[:cut] == head and len(packet) == size:
+            if len(packet) == size and (
+                packet[:cut] == head or (cut == _V4_CUT and _isAlike(packet, head))
+            ):
                 seq, ack, bits, window = unpack(packet, cut)
                 if (
                     bits >> 12 == 5
@@ -105,15 +110,15 @@ class Ingress:
             if found is not None:
                 header, group = found
                 cut = header.addressesEnd + 4
-                size = header.end
+                size = -1
                 if header.packet is packet and header.start + 4 == cut:
+                    # Without padding behind it, or packets do not match.
+                    size = header.end
                     head = packet[:cut]
                     addresses = header.addresses
                     extra = PROTOCOL_TCP + size - header.start
                     sourcePort = group[-1].sourcePort
                     destinationPort = group[-1].destinationPort
-                else:
-                    head = None
         for key, segments in groups.items():
             self._flows.arrive(key, segments, len(key) == 12, now)
 
@@ -214,3 +219,24 @@ class Ingress:
             matched = False
         if not matched:
             self._counters.droppedICMPUnmatched += 1
+
+
+def _isAlike(packet: bytes, head: bytes) -> bool:
+    """
+    Whether an IPv4 packet has a header that is known to be right, but for
+    another identification, as the packets of many kernels have.
+
+    @param packet: at least as long as C{head}.
+    @param head: the IP header without options and the ports of a good packet.
+    """
+    if (
+        packet[12:24] != head[12:]
+        or packet[:4] != head[:4]
+        or packet[6:10] != head[6:10]
+    ):
+        return False
+    ident, checksum = _IDENT_AND_CHECKSUM.unpack_from(packet)
+    oldIdent, oldChecksum = _IDENT_AND_CHECKSUM.unpack_from(head)
+    # All other words of the header are the same, so that its sum is right if
+    # these two have the same sum.
+    return bool((ident + checksum - oldIdent - oldChecksum) % 65535 == 0)
