@@ -14,7 +14,10 @@ from math import inf
 from pathlib import Path
 from random import Random
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tsrt.keys import NodeKey
+from tsrt.tunnel.session import Session
 from tsrt.tunnel.table import Received, TunnelTable
 from tsrt.tunnel.timestamps import TimestampSource
 
@@ -185,3 +188,44 @@ class Wire:
             way[2].append(datagram)
         for origin, to, datagrams in batches.values():
             to.take(datagrams, origin)
+
+
+def drops(party: Party) -> dict[str, int]:
+    """What a node dropped, by reason."""
+    snapshot = party.table.counters.snapshot()
+    return {n: v for n, v in snapshot.items() if n.startswith("dropped") and v}
+
+
+class PairTestCase(SynchronousTestCase):
+    """
+    Two nodes that know each other.
+    """
+
+    def setUp(self) -> None:
+        """Make them, without any session."""
+        self.wire = Wire()
+        self.first, self.second = self.wire.pair()
+
+    def connect(self, settle: float = 11.0) -> None:
+        """
+        Give them a session that C{first} started, and forget the traffic.
+
+        @param settle: seconds to let pass; the keep-alive that answers the
+            first packet comes after ten.
+        """
+        self.first.send(self.second, ipPacket(0))
+        self.wire.run(settle)
+        self.assertEqual(self.second.got, [ipPacket(0)])
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was sent and received so far."""
+        for party in (self.first, self.second):
+            party.sent.clear()
+            party.got.clear()
+
+    def session(self, party: Party, other: Party) -> Session:
+        """The session on which a node sends to another."""
+        session = party.table._peers[other.public]._sessions.current
+        assert session is not None
+        return session
