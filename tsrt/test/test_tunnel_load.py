@@ -15,7 +15,7 @@ from tsrt.tunnel.limits import MAX_SOURCES
 from tsrt.tunnel.table import TICK_BATCH, TunnelTable
 from tsrt.wire.wireguard import tai64n
 
-INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
+RESPONSE, COOKIE = 2, 3
 
 
 class LoadTests(SynchronousTestCase):

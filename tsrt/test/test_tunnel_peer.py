@@ -8,7 +8,7 @@ from tsrt.test.tunnelpair import PairTestCase, Wire, ipPacket
 from tsrt.tunnel.cookies import CookieJar
 from tsrt.tunnel.session import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 
-INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
+INITIATION, RESPONSE, DATA = 1, 2, 4
 
 
 class HandshakeTests(PairTestCase):
