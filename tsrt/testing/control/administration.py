@@ -78,6 +78,10 @@ class Administration:
             expires=None if lifetime is None else self._wallTime() + lifetime,
         )
 
+    def revokeAuthKey(self, key: AuthKey) -> None:
+        """Let no more nodes in by a key; those that it let in stay."""
+        key.revoked = True
+
     def logins(self) -> list[PendingLogin]:
         """The machines that wait for a person to let them in."""
         return self._core.registrar.logins()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tsrt.errors import WireError
@@ -53,6 +54,7 @@ class MachineAPI:
     """
     Answers the requests of nodes.
 
+    @ivar reactor: provides time.
     @ivar tailnet: the state.
     @ivar registrar: answers register requests.
     @ivar pings: takes the answers to pings.
@@ -68,6 +70,7 @@ class MachineAPI:
         reported.
     """
 
+    reactor: IReactorTime
     tailnet: Tailnet
     registrar: Registrar
     pings: PendingPings
@@ -116,17 +119,27 @@ class MachineAPI:
             stream.respond(200, encode(answer), "application/json")
             return
 
-        login = answer
+        self._wait(answer, connection, stream)
+
+    def _wait(
+        self, login: PendingLogin, connection: MachineConnection, stream: ServerStream
+    ) -> None:
+        """Answer when a person has decided, or the login is too old."""
 
         def again() -> None:
+            gone()
             stream.onClosed = None
             if stream.isOpen:
                 self.handle(connection, stream)
 
         def gone() -> None:
+            if timer.active():
+                timer.cancel()
             if again in login.waiters:
                 login.waiters.remove(again)
 
+        delay = max(0.0, login.ends - self.wallTime())
+        timer = self.reactor.callLater(delay, again)
         login.waiters.append(again)
         stream.onClosed = gone
 

@@ -139,6 +139,7 @@ class ControlCore:
             left=self.presence.left,
         )
         self.api = MachineAPI(
+            reactor=reactor,
             tailnet=self.tailnet,
             registrar=self.registrar,
             pings=self.pings,

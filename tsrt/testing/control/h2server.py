@@ -85,7 +85,7 @@ class ServerStream:
         """Send a whole response; nothing happens if the stream has ended."""
         typed = [("content-type", contentType)] if body else []
         self.begin(status, [*typed, ("content-length", str(len(body))), *headers])
-        if body:
+        if body and self.method != "HEAD":
             self.write(body)
         self.finish()
 

@@ -19,7 +19,13 @@ from collections.abc import Callable
 from typing import cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    fail,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import (
     IAddress,
@@ -48,6 +54,8 @@ _log = Logger(namespace="tsrt.testing.control")
 
 LOOPBACK = "127.0.0.1"
 """Where the server listens when it is given a port alone."""
+
+_WILDCARDS = {"0.0.0.0": LOOPBACK, "::": "::1"}
 
 
 class _Front(HTTPFront):
@@ -108,7 +116,7 @@ class ControlServer(Administration, Conversations, Service):
         """
         clock = cast(IReactorTime, reactor)
         if isinstance(endpoint, int):
-            endpoint = TCP4ServerEndpoint(  # type: ignore[no-untyped-call]  # Twisted has no annotations here
+            endpoint = TCP4ServerEndpoint(
                 cast(IReactorTCP, reactor), endpoint, interface=LOOPBACK
             )
         self.config = config or ControlConfig()
@@ -163,6 +171,7 @@ class ControlServer(Administration, Conversations, Service):
     async def _stop(self) -> None:
         await maybeDeferred(super().stopService)
         self._core.stop()
+        self._tellWaiting(Failure(NotRunning("the control server was stopped")))
         listening, self._listening = self._listening, None
         if listening is not None and not listening.called:
             listening.cancel()
@@ -174,17 +183,20 @@ class ControlServer(Administration, Conversations, Service):
     def _bound(self, port: IListeningPort) -> None:
         self._port = port
         _log.info("the control server listens on {url}", url=self.url)
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            waiter.callback(self.url)
+        self._tellWaiting(self.url)
 
     def _notBound(self, reason: Failure) -> None:
         self._listening = None
+        if not reason.check(CancelledError):
+            _log.error(
+                "the control server cannot listen: {reason}", reason=reason.value
+            )
+        self._tellWaiting(reason)
+
+    def _tellWaiting(self, outcome: str | Failure) -> None:
         waiting, self._waiting = self._waiting, []
-        if not waiting:
-            _log.failure("the control server cannot listen", reason)
         for waiter in waiting:
-            waiter.errback(reason)
+            waiter.callback(outcome)
 
     def whenListening(self) -> Deferred[str]:
         """
@@ -214,6 +226,7 @@ class ControlServer(Administration, Conversations, Service):
         host, port = getattr(address, "host", None), getattr(address, "port", None)
         if host is None or port is None:
             raise NotRunning("the control server has no address yet")
+        host = _WILDCARDS.get(host, host)
         if ":" in host:
             host = f"[{host}]"
         return f"http://{host}:{port}"
