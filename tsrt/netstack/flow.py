@@ -223,19 +223,22 @@ class TCPFlow:
 
     # -- what the application does -------------------------------------------
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview, now: float = 0.0) -> None:
         """
         Queue bytes for the peer.
 
         There is no limit here; the application watches L{queued}.  Once the
         flow is over or the write side is shut, bytes are dropped.
+
+        @param now: unused, as with the next few; every operation may be given
+            the time.
         """
         tcb = self._tcb
         if tcb.closeReason is None and not tcb.sender.finQueued and data:
             tcb.sender.buffer.append(data)
             self._want()
 
-    def read(self, limit: int | None = None) -> bytes:
+    def read(self, limit: int | None = None, now: float = 0.0) -> bytes:
         """
         Take received bytes; this opens the window for the peer.
 
@@ -251,7 +254,7 @@ class TCPFlow:
             self._want()
         return data
 
-    def shutdownWrite(self) -> None:
+    def shutdownWrite(self, now: float = 0.0) -> None:
         """Finish our stream once all of it has gone out; reading goes on."""
         tcb = self._tcb
         sender = tcb.sender
@@ -264,35 +267,39 @@ class TCPFlow:
             tcb.state = _LAST_ACK
         self._want()
 
-    def close(self, now: float) -> None:
-        """
-        Finish our stream and take no more of the peer's.
-
-        What was written still goes out, unless there was no answer to our SYN
-        yet.  Data that arrives from now on resets
-        the flow, and so does data that was not read: the peer must not believe
-        that it was taken (RFC 9293 section 3.10.4, RFC 2525 section 2.17).
-        """
-        tcb = self._tcb
-        if tcb.closeReason is not None or tcb.discarding:
-            return
-        tcb.discarding = True
-        receiver = tcb.receiver
-        if receiver is None or receiver.buffer.readable:
-            tcb.reset(CloseReason.ABORTED)
-            self._want()
-            return
-        self.shutdownWrite()
-        if tcb.state is _FIN_WAIT_2:
-            tcb.expectFin(now)
-            self._want()
-
-    def abort(self) -> None:
+    def abort(self, now: float = 0.0) -> None:
         """Give the flow up at once; the peer gets a reset."""
         tcb = self._tcb
         if tcb.closeReason is None:
             tcb.reset(CloseReason.ABORTED)
             self._want()
+
+    def release(self, now: float) -> None:
+        """
+        Lose interest: finish our stream and take no more of the peer's.
+
+        What was written still goes out, unless our SYN is not answered yet.
+        Data that arrives from now on resets the flow, and so does data that
+        was not read: the peer must not believe that it was taken (RFC 9293
+        section 3.10.4, RFC 2525 section 2.17).
+        """
+        tcb = self._tcb
+        if tcb.discarding:
+            return
+        tcb.discarding = True
+        receiver = tcb.receiver
+        if tcb.closeReason is not None:
+            if receiver is not None:
+                receiver.buffer.clear()
+        elif receiver is None or receiver.buffer.readable:
+            tcb.reset(CloseReason.ABORTED)
+            if receiver is not None:
+                receiver.buffer.clear()
+        else:
+            self.shutdownWrite()
+            if tcb.state is _FIN_WAIT_2:
+                tcb.expectFin(now)
+        self._want()
 
     def setNoDelay(self, noDelay: bool) -> None:
         """

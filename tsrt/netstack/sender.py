@@ -226,7 +226,7 @@ class Sender:
             # The window opened.  The byte of the last probe goes out again
             # with the segment that it belongs to.
             self.persist.stop()
-            self.nxt = self.una
+            self.nxt = self._smallEnd = self.una
             self._progress = now
         elif fresh and not before and self.timeouts:
             # The peer had taken its window back and dropped what was in flight.
@@ -255,11 +255,11 @@ class Sender:
         elif timed is not None and ack >= timed:
             self.rtt.sample(self._watch.elapsed(now))
         recovery.advanced(ack, size, self.mss)
-        if mode != FAST:
+        if mode == LOSS:
+            # Much may be acknowledged at once where a gap closes.
+            congestion.acknowledged(min(size, 2 * self.mss), now, self.rtt.smoothed)
+        elif mode == OPEN:
             if ack <= self._blockedAt:
-                if mode == LOSS:
-                    # Much may be acknowledged at once where a gap closes.
-                    size = min(size, 2 * self.mss)
                 congestion.acknowledged(size, now, self.rtt.smoothed)
             else:
                 congestion.unused(now)
@@ -312,8 +312,9 @@ class Sender:
                 if room < mss:
                     return None
                 start, end = hole
-                if start >= una + max(edge - una, mss):
-                    # The peer took back its window.
+                # If the peer took its window back, one segment asks for it.
+                end = min(end, max(edge, una + mss))
+                if start >= end:
                     return None
                 return start, min(end, start + min(room // mss, count) * mss)
         queued = self.end - nxt
@@ -368,13 +369,19 @@ class Sender:
 
     def _tailProbe(self) -> tuple[int, int] | None:
         """New data if there is any, else the last segment once more."""
+        una = self.una
         nxt = self.nxt
-        fresh = min(self.end, self.window.edge) - nxt
+        mss = self.mss
+        edge = self.window.edge
+        fresh = min(self.end, edge) - nxt
         if fresh > 0:
-            self.tail.sent(nxt + min(fresh, self.mss), False)
-            return nxt, nxt + min(fresh, self.mss)
+            self.tail.sent(nxt + min(fresh, mss), False)
+            return nxt, nxt + min(fresh, mss)
         self.tail.sent(nxt, True)
-        return max(self.una, nxt - self.mss), nxt
+        if nxt > max(edge, una + mss):
+            # The peer took its window back.
+            return una, una + mss
+        return max(una, nxt - mss), nxt
 
     def sent(self, start: int, end: int, now: float) -> None:
         """Note that a range that L{pull} gave has been sent."""
