@@ -4,7 +4,13 @@ Outgoing stream connections on the real network.
 
 from __future__ import annotations
 
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IReactorTime,
@@ -76,6 +82,11 @@ class StreamDialer:
         )
 
     def _direct(self, host: str, port: int) -> IStreamClientEndpoint:
+        # HostnameEndpoint takes addresses too, but is slow to tell of failure.
+        if isIPAddress(host):
+            return TCP4ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT)
+        if isIPv6Address(host):
+            return TCP6ClientEndpoint(self._reactor, host, port, CONNECT_TIMEOUT)
         return HostnameEndpoint(self._reactor, host, port, timeout=CONNECT_TIMEOUT)
 
     def _toProxy(self, proxy: Proxy) -> IStreamClientEndpoint:
