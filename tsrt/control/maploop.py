@@ -76,6 +76,7 @@ class MapLoop:
         self._backoff = Backoff(randbytes)
         self._cursor = SessionCursor()
         self._running: Deferred[None] | None = None
+        self._stream: MapStream | None = None
         self.isAlive = False
 
     @property
@@ -109,6 +110,14 @@ class MapLoop:
         if fresh:
             self._cursor.clear()
         self.start()
+
+    def abandon(self, error: ControlError) -> None:
+        """
+        What the stream brought cannot be used: get all of it anew, later.
+        """
+        self._cursor.clear()
+        if self._stream is not None:
+            self._stream.fail(error)
 
     def _broke(self, failure: Failure) -> None:
         if not isinstance(failure.value, CancelledError):
@@ -148,7 +157,9 @@ class MapLoop:
         opening = self._openMap(request)
         opening.addTimeout(WATCHDOG, self._reactor)
         try:
-            stream.attach(await opening)
+            response = await opening
+            self._stream = stream
+            stream.attach(response)
             await stream.done
         except TimeoutError:
             return ControlUnreachable(
@@ -156,6 +167,8 @@ class MapLoop:
             )
         except ControlError as error:
             return error
+        finally:
+            self._stream = None
         return None
 
     def _take(self, response: MapResponse) -> None:

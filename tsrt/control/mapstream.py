@@ -218,6 +218,10 @@ class MapStream:
 
     # -- the end -----------------------------------------------------------------------
 
+    def fail(self, error: ControlError) -> None:
+        """Give up the stream for a reason of ours."""
+        self._finish(error)
+
     def _silent(self) -> None:
         self._finish(
             ControlUnreachable(f"the control server sent no map for {WATCHDOG:.0f} s")

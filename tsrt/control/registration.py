@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -308,9 +309,13 @@ class Registration:
             self._machine.refused(error)
 
     def _keyTaken(self, identity: Identity) -> None:
-        self.identity = identity
+        self.identity = self._current(identity)
         self.keyAccepted = True
-        self._events.nodeKeyChanged(identity)
+        self._events.nodeKeyChanged(self.identity)
+
+    def _current(self, identity: Identity) -> Identity:
+        """C{identity}, with what may have changed since its login began."""
+        return evolve(identity, discoPublic=self.identity.discoPublic)
 
     def _answer(self, result: LoginInfo | TSRTError) -> None:
         waiters, self._waiters = self._waiters, []
@@ -328,6 +333,7 @@ class Registration:
 
     def save(self, identity: Identity) -> None:
         """See L{tsrt.control.campaign.CampaignEvents}."""
+        identity = self._current(identity)
         self._events.identityChanged(identity)
         self.identity = identity
 
@@ -337,7 +343,7 @@ class Registration:
 
     def needsApproval(self, identity: Identity, login: LoginInfo) -> None:
         """See L{tsrt.control.campaign.CampaignEvents}."""
-        if not self.keyAccepted or identity != self.identity:
+        if not self.keyAccepted or identity.nodeKey != self.identity.nodeKey:
             self._keyTaken(identity)
         self._machine.approvalNeeded(login)
 

@@ -126,7 +126,7 @@ class UpgradeProtocol(Protocol):
         noise.handshake.addCallbacks(self._established, self._handshakeFailed)
         transport = self.transport
         if transport is not None:
-            noise.makeConnection(transport)  # type: ignore[no-untyped-call]  # of Twisted
+            noise.makeConnection(transport)
         if surplus:
             noise.dataReceived(surplus)
 

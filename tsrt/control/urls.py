@@ -142,8 +142,16 @@ def parseControlURL(text: str, *, allowHTTP: bool = False) -> ControlURL:
         )
     if not 0 < port < 65536:
         raise ConfigError(f"the login server {text!r} has an impossible port")
-    path = "/".join(part for part in url.path if part)
-    host = url.to_uri().host
+    try:
+        # IPv6 literals, which are no names, must not be encoded as such.
+        literal = ":" in url.host
+        encoded = url.replace(host="literal").to_uri() if literal else url.to_uri()
+    except ValueError as error:
+        raise ConfigError(
+            f"the login server {text!r} has an impossible name: {error}"
+        ) from None
+    host = url.host if literal else encoded.host.lower()
+    path = "/".join(part for part in encoded.path if part)
     result = ControlURL(scheme, host, port, f"/{path}" if path else "")
     if scheme == "http" and not allowHTTP and not result.isLocal:
         raise InsecureControlURL(

@@ -182,7 +182,7 @@ class PeerConnection(Protocol):
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
         self.peer.heads.append((method, target, headers))
-        if target.startswith("/key"):
+        if "/key?" in target:
             self._raw(self.peer.keyAnswer)
             self.transport.loseConnection()
         elif target == "/ts2021":

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IPushProducer,
     IStreamClientEndpoint,
-    ITransport,
+    ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -34,7 +34,7 @@ from tsrt.interfaces import IStreamDialer
 HIGH_WATER = 64 * 1024
 
 
-@implementer(ITransport, IConsumer, IPushProducer)
+@implementer(ITCPTransport, IConsumer, IPushProducer)
 class WireEnd:
     """One end of a connection in memory."""
 
@@ -86,6 +86,21 @@ class WireEnd:
     def unregisterProducer(self) -> None:
         self.producer = None
         self.producerPaused = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def getTcpNoDelay(self) -> bool:
+        return True
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        pass
+
+    def getTcpKeepAlive(self) -> bool:
+        return False
+
+    def loseWriteConnection(self) -> None:
+        self.loseConnection()
 
     def pauseProducing(self) -> None:
         self.reading = False
