@@ -146,7 +146,7 @@ class Options(UsageOptions):
         timeout = None
         if self["timeout"] is not None:
             timeout = parseDuration(self["timeout"])
-        settings: dict[str, object] = {
+        settings: dict[str, Any] = {
             "authKey": Secret(authKey) if authKey else None,
             "controlURL": self["login-server"],
             "hostname": self["hostname"],
@@ -225,8 +225,7 @@ class Supervisor(Service):
             pass  # cancelled: the process is stopping
         else:
             self._announce(
-                f"{status.name or 'the node'} is up at "
-                f"{' and '.join(status.addresses)}"
+                f"{status.name or 'the node'} is up at {' and '.join(status.addresses)}"
             )
         finally:
             self._waiting = None

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import Attribute, evolve, field, fields, frozen
 from hyperlink import URL
@@ -67,10 +69,22 @@ def _checkPort(instance: object, attribute: Attribute[int], value: int) -> None:
 
 
 def _checkPositive(
-    instance: object, attribute: Attribute[float | None], value: float | None
+    instance: object, attribute: Attribute[Any], value: float | None
 ) -> None:
     if value is not None and value < 0:
         raise ConfigError(f"{attribute.name} must not be negative")
+
+
+def _toPath(value: str | os.PathLike[str] | None) -> Path | None:
+    return None if value is None else Path(value).expanduser()
+
+
+def _withoutSlash(value: str) -> str:
+    return value.rstrip("/")
+
+
+def _toTuple(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
 
 
 def _toSecret(value: Secret | str | None) -> Secret | None:
@@ -136,26 +150,22 @@ class NodeConfig:
     """
 
     hostname: str = field(factory=defaultHostname)
-    stateDir: Path | None = field(
-        default=None, converter=lambda v: None if v is None else Path(v).expanduser()
-    )
+    stateDir: Path | None = field(default=None, converter=_toPath)
     controlURL: str = field(
         default=DEFAULT_CONTROL_URL,
-        converter=lambda v: v.rstrip("/"),
+        converter=_withoutSlash,
         validator=_checkURL,
     )
     authKey: Secret | None = field(default=None, converter=_toSecret)
     ephemeral: bool = False
     advertiseTags: tuple[str, ...] = field(
-        default=(), converter=tuple, validator=_checkTags
+        default=(), converter=_toTuple, validator=_checkTags
     )
     port: int = field(default=0, validator=_checkPort)
     forceReauth: bool = False
     allowHTTP: bool = False
     forceHTTPS: bool = False
-    caFile: Path | None = field(
-        default=None, converter=lambda v: None if v is None else Path(v).expanduser()
-    )
+    caFile: Path | None = field(default=None, converter=_toPath)
     proxy: ProxySettings = field(factory=ProxySettings)
     keepAlive: float = field(default=0.0, validator=_checkPositive)
     startupTimeout: float | None = field(
@@ -172,7 +182,7 @@ class NodeConfig:
 
     @classmethod
     def fromEnvironment(
-        cls, environ: Mapping[str, str] | None = None, **settings: object
+        cls, environ: Mapping[str, str] | None = None, **settings: Any
     ) -> NodeConfig:
         """
         Read the C{TS_*} variables that Tailscale users know.
@@ -207,7 +217,7 @@ class NodeConfig:
         return cls._checked(found, "a setting")
 
     @classmethod
-    def fromFile(cls, path: str | os.PathLike[str], **settings: object) -> NodeConfig:
+    def fromFile(cls, path: str | os.PathLike[str], **settings: Any) -> NodeConfig:
         """
         Read a TOML file whose keys are the attributes of this class.
 
@@ -282,7 +292,7 @@ class NodeConfig:
             self.hostname
         )
 
-    def replace(self, **changes: object) -> NodeConfig:
+    def replace(self, **changes: Any) -> NodeConfig:
         """A copy with some settings changed."""
         return evolve(self, **changes)
 
@@ -320,11 +330,12 @@ class Seams:
     What a test replaces; the only hook for fakes.
 
     @ivar randbytes: the source of randomness, C{os.urandom} by default.
-    @ivar wallclock: seconds since 1970 for WireGuard timestamps and expiry
-        dates; the reactor's own clock by default.
+    @ivar wallclock: seconds since 1970, for WireGuard timestamps and expiry
+        dates.  Not the reactor's time, which some reactors count from
+        elsewhere.
     @ivar makeDialer: makes the dialer of outgoing streams.
     """
 
     randbytes: Callable[[int], bytes] = os.urandom
-    wallclock: Callable[[], float] | None = None
+    wallclock: Callable[[], float] = time.time
     makeDialer: Callable[[IReactorTime, NodeConfig], IStreamDialer] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint
@@ -64,7 +65,7 @@ class TailnetClientEndpoint:
         )
         connecting = endpoint.connect(protocolFactory)
 
-        def explain(result: object, seconds: float) -> object:
+        def explain(result: IProtocol | Failure, seconds: float) -> IProtocol | Failure:
             if isinstance(result, Failure) and result.check(CancelledError):
                 raise TwistedTimeoutError(
                     f"{self._host}:{self._port} was not reached within "
@@ -110,6 +111,7 @@ class TailnetServerEndpoint:
             tailnet = self._obtain()
         except Exception:
             return fail(Failure())
-        return TCP4ServerEndpoint(
+        endpoint = TCP4ServerEndpoint(
             tailnet, self._port, self._backlog, self._interface
-        ).listen(protocolFactory)
+        )
+        return cast("Deferred[IListeningPort]", endpoint.listen(protocolFactory))

@@ -9,7 +9,7 @@ endpoint is used.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 from weakref import WeakKeyDictionary
 
 from twisted.internet.interfaces import IReactorCore, IReactorTime
@@ -141,7 +141,7 @@ def _declare(
 
 
 def _config(said: dict[str, str]) -> NodeConfig:
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         key: said[key] for key in ("stateDir", "hostname", "controlURL") if key in said
     }
     if "authKeyFile" in said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
@@ -75,13 +76,17 @@ class TailnetHostnameResolver:
             16: addressTypes is None or IPv6Address in addressTypes,
         }
 
+        semantics: Literal["TCP", "UDP"] = (
+            "UDP" if transportSemantics == "UDP" else "TCP"
+        )
+
         def answer() -> None:
             if resolution.isCancelled:
                 return
             for packed in self._lookUp(hostName):
                 if kinds[len(packed)]:
                     resolutionReceiver.addressResolved(
-                        twistedAddress(transportSemantics, packed, portNumber)
+                        twistedAddress(semantics, packed, portNumber)
                     )
             resolutionReceiver.resolutionComplete()
 

@@ -9,7 +9,7 @@ unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.interfaces import (
     IConnector,
@@ -74,7 +74,7 @@ class TailnetReactor:
         listening.startListening()
         return listening
 
-    def connectTCP(
+    def connectTCP(  # type: ignore[override]  # factories became generic only lately
         self,
         host: str,
         port: int,
@@ -94,7 +94,7 @@ class TailnetReactor:
 
     # -- IReactorSSL, for callers older than endpoints -------------------------------
 
-    def listenSSL(
+    def listenSSL(  # type: ignore[override]  # factories became generic only lately
         self,
         port: int,
         factory: ServerFactory,
@@ -104,9 +104,9 @@ class TailnetReactor:
     ) -> IListeningPort:
         """Listen for TLS connections on a tailnet port."""
         wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
-        return self.listenTCP(port, wrapped, backlog, interface)
+        return self.listenTCP(port, cast(ServerFactory, wrapped), backlog, interface)
 
-    def connectSSL(
+    def connectSSL(  # type: ignore[override]  # factories became generic only lately
         self,
         host: str,
         port: int,
@@ -117,7 +117,9 @@ class TailnetReactor:
     ) -> IConnector:
         """Connect to a tailnet port and talk TLS."""
         wrapped = TLSMemoryBIOFactory(contextFactory, True, factory)
-        return self.connectTCP(host, port, wrapped, timeout, bindAddress)
+        return self.connectTCP(
+            host, port, cast(ClientFactory, wrapped), timeout, bindAddress
+        )
 
     # -- IReactorUDP -----------------------------------------------------------------
 

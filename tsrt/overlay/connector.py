@@ -22,7 +22,8 @@ from zope.interface import implementer
 
 from tsrt.addresses import parseAddress
 from tsrt.errors import NoFreePort, PortInUse, WireError
-from tsrt.netstack.flow import CloseReason, TCPFlow
+from tsrt.netstack.flow import TCPFlow
+from tsrt.netstack.tcpstate import CloseReason
 from tsrt.overlay.context import OverlayContext, twistedAddress
 from tsrt.overlay.transport import TailnetTCPTransport
 
@@ -193,7 +194,7 @@ class OutgoingConnection:
         if self._flow is not None:
             flow = self._flow
             self._dropFlow()
-            flow.abort(now=self._context.now())
+            flow.abort()
             self._context.flush()
         if connector is not None:
             connector.connectionFailed(Failure(error))
@@ -202,7 +203,7 @@ class OutgoingConnection:
         flow = cast(TCPFlow, self._flow)
         self._flow = None
         flow.owner = None
-        flow.release(now=self._context.now())
+        flow.release(self._context.now())
 
 
 def _errorFor(reason: CloseReason, host: str, port: int) -> Exception:

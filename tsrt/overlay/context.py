@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IReactorTime
@@ -53,7 +53,7 @@ class OverlayContext(Protocol):
 
 
 def twistedAddress(
-    protocol: str, address: bytes, port: int
+    protocol: Literal["TCP", "UDP"], address: bytes, port: int
 ) -> IPv4Address | IPv6Address:
     """Make the address value that Twisted's own transports would give."""
     kind = IPv4Address if len(address) == 4 else IPv6Address

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
@@ -99,8 +101,7 @@ class TailnetPort:
             )
             protocol = None
         if protocol is None:
-            flow.abort(now=self._context.now())
-            flow.release(now=self._context.now())
+            flow.abort()
             self._context.flush()
             return
         TailnetTCPTransport(self._context, flow, isClient=False).attach(protocol)
@@ -130,7 +131,7 @@ class TailnetPort:
 
 
 def hostAddress(
-    context: OverlayContext, protocol: str, interface: str, port: int
+    context: OverlayContext, protocol: Literal["TCP", "UDP"], interface: str, port: int
 ) -> IPv4Address | IPv6Address:
     """
     The address of a bound port.

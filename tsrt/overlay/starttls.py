@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLContextFactory,
+    IOpenSSLServerConnectionCreator,
+    IPullProducer,
+    IPushProducer,
+    ISSLTransport,
+)
+from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import alsoProvides
 
 if TYPE_CHECKING:
     from tsrt.overlay.transport import TailnetTCPTransport
+
+
+ContextFactory = Union[
+    IOpenSSLContextFactory,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+]
 
 
 class BelowTLS:
@@ -51,7 +66,7 @@ class BelowTLS:
 
 
 def startTLS(
-    transport: TailnetTCPTransport, contextFactory: object, isClient: bool
+    transport: TailnetTCPTransport, contextFactory: ContextFactory, isClient: bool
 ) -> None:
     """
     Put a TLS layer between C{transport} and its protocol.
@@ -63,7 +78,7 @@ def startTLS(
     producer, streaming = transport.producer, transport.streamingProducer
     if producer is not None:
         transport.unregisterProducer()
-    factory = TLSMemoryBIOFactory(contextFactory, isClient, None)
+    factory = TLSMemoryBIOFactory(contextFactory, isClient, Factory())
     assert transport.protocol is not None
     layer = factory.protocol(factory, transport.protocol, False)
     transport.protocol = layer

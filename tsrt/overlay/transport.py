@@ -31,11 +31,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tsrt.netstack.flow import CloseReason, TCPFlow
+from tsrt.netstack.flow import TCPFlow
+from tsrt.netstack.tcpstate import CloseReason
 from tsrt.overlay.context import OverlayContext, twistedAddress
 
 if TYPE_CHECKING:
     from twisted.protocols.tls import TLSMemoryBIOProtocol
+
+    from tsrt.overlay.starttls import ContextFactory
 
 HIGH_WATER = 256 * 1024
 """Bytes written and not acknowledged at which a producer is paused."""
@@ -125,7 +128,7 @@ class TailnetTCPTransport:
         self._delivering = True
         try:
             while flow.readable and not self._readPaused and self.connected:
-                data = flow.read(now=self._context.now())
+                data = flow.read()
                 if self.disconnecting:
                     continue  # nobody wants it; reading keeps the window open
                 assert self.protocol is not None
@@ -147,7 +150,7 @@ class TailnetTCPTransport:
             return
         # What was written before still goes out: the stack sends it, and the
         # end after it, without us.
-        self._flow.shutdownWrite(now=self._context.now())
+        self._flow.shutdownWrite()
         self._context.flush()
         self._lost(Failure(ConnectionDone()))
 
@@ -158,7 +161,7 @@ class TailnetTCPTransport:
         self.connected = False
         self.disconnecting = False
         self._flow.owner = None
-        self._flow.release(now=self._context.now())
+        self._flow.release(self._context.now())
         self._context.flush()
         producer, self.producer = self.producer, None
         if producer is not None:
@@ -192,7 +195,7 @@ class TailnetTCPTransport:
                 failure=failure,
                 transport=self,
             )
-            self._flow.abort(now=self._context.now())
+            self._flow.abort()
             self._context.flush()
             self._lost(failure)
             return False
@@ -218,7 +221,7 @@ class TailnetTCPTransport:
         """Send bytes below a TLS layer, if there is one."""
         if not self.connected or self._writeEnded or not data:
             return
-        self._flow.write(data, now=self._context.now())
+        self._flow.write(data)
         if (
             self.producer is not None
             and self.streamingProducer
@@ -253,7 +256,7 @@ class TailnetTCPTransport:
         """Let a FIN follow the last byte."""
         if not self._writeEnded:
             self._writeEnded = True
-            self._flow.shutdownWrite(now=self._context.now())
+            self._flow.shutdownWrite()
             self._context.flush()
 
     # -- closing --------------------------------------------------------------------
@@ -287,7 +290,7 @@ class TailnetTCPTransport:
         """Close now; what was not yet sent is lost and the peer gets a RST."""
         if not self.connected:
             return
-        self._flow.abort(now=self._context.now())
+        self._flow.abort()
         self._context.flush()
         self.disconnecting = True
         self._context.reactor.callLater(0, self._lost, Failure(ConnectionAborted()))
@@ -401,7 +404,7 @@ class TailnetTCPTransport:
 
     # -- TLS ----------------------------------------------------------------------------
 
-    def startTLS(self, tlsContextFactory: object, normal: bool = True) -> None:
+    def startTLS(self, tlsContextFactory: ContextFactory, normal: bool = True) -> None:
         """
         Put TLS on the connection.
 

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from tsrt.addresses import formatAddress, parseAddress
 from tsrt.errors import NoFreePort, PortInUse, WireError
-from tsrt.netstack.datagrams import UDPBinding
+from tsrt.netstack.datagrams import DatagramFailure, UDPBinding
 from tsrt.overlay.context import OverlayContext, packedInterface, twistedAddress
 from tsrt.overlay.port import hostAddress
 
@@ -90,8 +90,6 @@ class TailnetUDPPort:
             if received is None:
                 break
             data, address, port = received[0], received[1], received[2]
-            if self._connectedTo not in (None, (address, port)):
-                continue
             self._hand(data[: self._maxPacketSize], address, port)
         else:
             self._context.reactor.callLater(0, self.stackReady)
@@ -113,11 +111,14 @@ class TailnetUDPPort:
         """Tell a connected protocol that nobody listens over there."""
         errors = list(binding.errors)
         binding.errors.clear()
-        if self._connectedTo is None:
+        refused = getattr(self.protocol, "connectionRefused", None)
+        if self._connectedTo is None or refused is None:
             return
-        for _ in errors:
+        for error in errors:
+            if error.failure is not DatagramFailure.PORT_UNREACHABLE:
+                continue
             try:
-                self.protocol.connectionRefused()
+                refused()
             except Exception:
                 self._log.failure("Unhandled error in {port!r}", port=self)
 
@@ -151,6 +152,8 @@ class TailnetUDPPort:
                 "already connected, reconnecting is not currently supported"
             )
         self._connectedTo = (self._packed(host), port)
+        if self._binding is not None:
+            self._binding.connect(*self._connectedTo)
 
     def _packed(self, host: str) -> bytes:
         try:

@@ -44,6 +44,12 @@ class DataPathCounters(Counters):
         "outboundBytes",
         "outboundPackets",
     )
+    droppedNoPath: int
+    droppedNoRoute: int
+    inboundBytes: int
+    inboundPackets: int
+    outboundBytes: int
+    outboundPackets: int
 
 
 class Transmit(Protocol):
@@ -70,12 +76,11 @@ class DataPath:
         stack: Stack,
         tunnel: TunnelTable,
         packetFilter: PacketFilter,
-        routes: RouteTable[bytes],
         transmit: Transmit,
         onTSMP: Callable[[bytes, bytes], list[bytes]],
     ) -> None:
         """
-        @param routes: destination address to the raw node key of the peer.
+        @param transmit: takes messages to a peer, named by its raw node key.
         @param onTSMP: given a peer's key and its TSMP packet, returns the
             packets to answer with.
         """
@@ -83,7 +88,7 @@ class DataPath:
         self._stack = stack
         self._tunnel = tunnel
         self._filter = packetFilter
-        self._routes = routes
+        self._routes: RouteTable[bytes] = RouteTable()
         self._transmit = transmit
         self._onTSMP = onTSMP
         self._timer = DeadlineTimer(reactor, self._tick)
@@ -107,6 +112,10 @@ class DataPath:
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
+
+    def setRoutes(self, routes: RouteTable[bytes]) -> None:
+        """Send packets by this table, from addresses to raw node keys."""
+        self._routes = routes
 
     # -- inbound ------------------------------------------------------------------
 

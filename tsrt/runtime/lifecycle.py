@@ -65,7 +65,7 @@ class LifecycleCore:
         """Answer everybody who waits for the node."""
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
-            waiter.callback(result)  # type: ignore[arg-type]  # a Failure starts the errback chain
+            waiter.callback(result)
 
 
 _builder = TypeMachineBuilder(Lifecycle, LifecycleCore)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.error import NoRouteError
 
 from tsrt.addresses import formatAddress
 from tsrt.failures import TailnetTimeout
-from tsrt.netstack.icmp import Ping
+from tsrt.netstack.icmp import Ping, PingFailure
 from tsrt.overlay.context import OverlayContext
 
 # 24 bytes, as short as most ping programs go and still easy to tell in a
@@ -46,33 +45,35 @@ class EchoRequest:
         self._context = context
         self._address = address
         self._timeout = timeout
-        self._began = context.now()
-        self._ping: Ping | None = context.stack.ping(address, _PAYLOAD, self._began)
+        self._ping: Ping | None = context.stack.ping(
+            address, _PAYLOAD, context.now(), timeout
+        )
         self._ping.owner = self
         self.answered: Deferred[float] = Deferred(lambda _: self._forget())
-        self._giveUp = context.reactor.callLater(timeout, self._timedOut)
         context.flush()
 
     def stackReady(self) -> None:
-        """The answer is here."""
-        if self._ping is None or not self._ping.answered:
+        """The answer is here, or will not come."""
+        ping = self._ping
+        if ping is None or not ping.done:
             return
         self._forget()
-        self.answered.callback(self._context.now() - self._began)
-
-    def _timedOut(self) -> None:
-        self._forget()
-        self.answered.errback(
-            TailnetTimeout(
-                f"{formatAddress(self._address)} did not answer a ping within "
-                f"{self._timeout:g} seconds"
+        if ping.roundTrip is not None:
+            self.answered.callback(ping.roundTrip)
+        elif ping.failure is PingFailure.UNREACHABLE:
+            self.answered.errback(
+                NoRouteError(string=f"no way leads to {formatAddress(self._address)}")
             )
-        )
+        else:
+            self.answered.errback(
+                TailnetTimeout(
+                    f"{formatAddress(self._address)} did not answer a ping within "
+                    f"{self._timeout:g} seconds"
+                )
+            )
 
     def _forget(self) -> None:
         ping, self._ping = self._ping, None
         if ping is not None:
             ping.owner = None
-            cast(Ping, ping).close()
-        if self._giveUp.active():
-            self._giveUp.cancel()
+            ping.close()

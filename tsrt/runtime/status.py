@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from attrs import evolve, field, frozen
 from twisted.logger import Logger
@@ -77,8 +78,12 @@ class StatusPublisher:
         """The present status."""
         return self._status
 
-    def update(self, **changes: object) -> None:
-        """Replace parts of the status; watchers hear of it if it changed."""
+    def update(self, **changes: Any) -> None:
+        """
+        Replace parts of the status; watchers hear of it if it changed.
+
+        @param changes: attributes of L{NodeStatus}.
+        """
         former, self._status = self._status, evolve(self._status, **changes)
         if former == self._status and former.error is self._status.error:
             return

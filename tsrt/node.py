@@ -1,0 +1,393 @@
+"""
+The one class to learn: a node of a tailnet.
+
+It delegates; the parts are made in L{tsrt.runtime.build}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHostnameResolver,
+    IReactorTime,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
+
+from tsrt.addresses import formatAddress, parseAddress
+from tsrt.config import NodeConfig, Seams
+from tsrt.endpoints import (
+    DEFAULT_TIMEOUT,
+    TailnetClientEndpoint,
+    TailnetServerEndpoint,
+)
+from tsrt.errors import (
+    ConfigError,
+    NeedsApproval,
+    NeedsLogin,
+    NotRunning,
+    StartupTimeout,
+    TSRTError,
+    UnknownPeer,
+    WireError,
+)
+from tsrt.failures import NoSuchPeer
+from tsrt.interfaces import ILoginPrompt, IStateStore
+from tsrt.netmap.netmap import Node as Peer
+from tsrt.netmap.whois import WhoIs
+from tsrt.netstack.stack import Stack
+from tsrt.reactor import TailnetReactor
+from tsrt.registry import DEFAULT_NAME, Registry
+from tsrt.runtime.build import Engine, buildEngine
+from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
+from tsrt.runtime.overlay import NodeOverlay
+from tsrt.runtime.ping import EchoRequest, PingResult
+from tsrt.runtime.services import OrderedMultiService
+from tsrt.runtime.status import NodeState, NodeStatus, StatusPublisher
+from tsrt.state import FileStateStore
+from tsrt.web import makeAgent
+
+nodes: Registry[Node] = Registry()
+"""The nodes of this process that endpoint strings can name."""
+
+
+class Node(OrderedMultiService):
+    """
+    A node of a tailnet, as a Twisted service.
+
+    Start it as a service (C{setServiceParent}, C{startService}) or use it in
+    C{async with}; L{up} tells when it works.  Everything that listens or
+    connects may be set up before.
+
+    @ivar apps: the parent for services that need the tailnet; they stop
+        before the node leaves it.
+    @ivar reactor: the tailnet as a reactor.
+    """
+
+    _log = Logger(namespace="tsrt.node")
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        config: NodeConfig | None = None,
+        *,
+        state: IStateStore | None = None,
+        login: ILoginPrompt | None = None,
+        seams: Seams | None = None,
+        name: str = DEFAULT_NAME,
+    ) -> None:
+        """
+        @param reactor: the host's reactor.
+        @param config: what the user set; the environment's settings if there
+            is none.
+        @param state: where keys are kept; a directory (see
+            L{NodeConfig.stateDir}) by default.
+        @param login: shows a person how to let the node in; the log by
+            default.
+        @param seams: what tests replace.
+        @param name: what endpoint strings call this node.
+        @raise ConfigError: keys would be lost at every stop of a node that is
+            to stay.
+        """
+        self._config = config if config is not None else NodeConfig.fromEnvironment()
+        super().__init__(reactor, self._config.stopTimeout)
+        self._hostReactor = reactor
+        self._seams = seams if seams is not None else Seams()
+        self._store = state or FileStateStore(self._config.resolvedStateDir())
+        if not self._store.isPersistent and not self._config.ephemeral:
+            raise ConfigError(
+                "state in memory needs an ephemeral node: any other would leave a "
+                "dead machine in the tailnet at every start",
+                advice="Set ephemeral, or keep the state in a directory.",
+            )
+        self._prompt = login
+        self._registryName = name
+        self._publisher = StatusPublisher()
+        self._core = LifecycleCore(self._publisher)
+        self._lifecycle = makeLifecycle(self._core)
+        self._overlay = NodeOverlay(reactor, Stack(randbytes=self._seams.randbytes))
+        self._engine: Engine | None = None
+        self._stopping: Deferred[None] | None = None
+        self.reactor = TailnetReactor(self._overlay)
+        self.apps = OrderedMultiService(reactor, self._config.stopTimeout)
+        self.apps.setName("apps")
+        self.apps.setServiceParent(self)
+
+    def __repr__(self) -> str:
+        return f"<Node {self._config.hostname} {self.status.state.value}>"
+
+    # -- life -------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Begin to join the tailnet; L{up} tells when that is done."""
+        if self.running:
+            return
+        nodes.add(self._hostReactor, self._registryName, self)
+        self._lifecycle.starting()
+        try:
+            self._engine = buildEngine(
+                self._hostReactor,
+                self._config,
+                self._seams,
+                store=self._store,
+                overlay=self._overlay,
+                lifecycle=self._lifecycle,
+                publisher=self._publisher,
+                prompt=self._prompt,
+            )
+            self._engine.startService()
+        except TSRTError as error:
+            self._lifecycle.failed(error)
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Leave the tailnet; fires when nothing of the node is left."""
+        if not self.running:
+            return self._afterStop()
+        self._lifecycle.stopping()
+        self.running = 0
+        self._stopping = Deferred.fromCoroutine(self._stop())
+        return self._afterStop()
+
+    def _afterStop(self) -> Deferred[None]:
+        """Fire when a stop that is under way has ended."""
+        done: Deferred[None] = Deferred()
+        if self._stopping is None:
+            done.callback(None)
+        else:
+            self._stopping.addCallback(lambda _: done.callback(None))
+        return done
+
+    async def _stop(self) -> None:
+        try:
+            await super().stopService()
+            engine, self._engine = self._engine, None
+            if engine is not None:
+                await maybeDeferred(engine.stopService)
+        except Exception:
+            self._log.failure("the node did not stop cleanly")
+        finally:
+            nodes.remove(self._hostReactor, self._registryName, self)
+            self._lifecycle.stopped()
+            self._stopping = None
+
+    async def __aenter__(self) -> Self:
+        """Start the node."""
+        self.startService()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the node and wait until it has."""
+        await self.stopService()
+
+    def up(self, timeout: float | None = None) -> Deferred[NodeStatus]:
+        """
+        Fire with the status once the node has addresses and is reachable.
+
+        Fails with the L{TSRTError} that ended the attempt; with
+        L{StartupTimeout}, which lists what was tried, after C{timeout}; with
+        L{NeedsLogin} or L{NeedsApproval} if a person did not act until then;
+        with L{NotRunning} if the node is stopped.  Cancelling stops waiting,
+        not the node.
+
+        @param timeout: seconds; C{None} for C{NodeConfig.startupTimeout}, which
+            does not count while a person has to act.
+        """
+        if self.status.isRunning:
+            done: Deferred[NodeStatus] = Deferred()
+            done.callback(self.status)
+            return done
+        waiting: Deferred[NodeStatus] = Deferred(self._core.waiters.remove)
+        if not self.running:
+            waiting.errback(self.status.error or NotRunning("the node is not started"))
+            return waiting
+        if self.status.error is not None:
+            waiting.errback(self.status.error)
+            return waiting
+        self._core.waiters.append(waiting)
+        self._limit(waiting, timeout)
+        return waiting
+
+    def _limit(self, waiting: Deferred[NodeStatus], timeout: float | None) -> None:
+        """Give up waiting some time."""
+        seconds = self._config.startupTimeout if timeout is None else timeout
+        if not seconds:
+            return
+
+        def giveUp() -> None:
+            forPerson = self.status.state in (
+                NodeState.NEEDS_LOGIN,
+                NodeState.NEEDS_MACHINE_AUTH,
+            )
+            if forPerson and timeout is None:
+                arm()
+                return
+            self._core.waiters.remove(waiting)
+            waiting.errback(self._timedOut(seconds))
+
+        def stop(result: NodeStatus | Failure) -> NodeStatus | Failure:
+            for call in calls:
+                if call.active():
+                    call.cancel()
+            return result
+
+        def arm() -> None:
+            calls[:] = [self._hostReactor.callLater(seconds, giveUp)]
+
+        calls: list[IDelayedCall] = []
+        arm()
+        waiting.addBoth(stop)
+
+    def _timedOut(self, seconds: float) -> TSRTError:
+        """What to say when the node is not up in time."""
+        if self.status.state is NodeState.NEEDS_LOGIN:
+            return NeedsLogin(
+                f"nobody opened {self.status.loginURL} within {seconds:g} seconds",
+                url=self.status.loginURL,
+            )
+        if self.status.state is NodeState.NEEDS_MACHINE_AUTH:
+            return NeedsApproval(f"nobody approved this machine in {seconds:g} seconds")
+        steps = self._engine.describeSteps() if self._engine is not None else ""
+        return StartupTimeout(
+            f"the node was not up within {seconds:g} seconds; {steps}"
+        )
+
+    def logout(self) -> Deferred[None]:
+        """
+        Expire the node key at control and forget it.
+
+        Fails with a L{TSRTError} if control cannot be told; the saved key is
+        gone all the same.
+        """
+        return self._running().logout()
+
+    # -- talking over the tailnet ---------------------------------------------------
+
+    @property
+    def resolver(self) -> IHostnameResolver:
+        """Resolves MagicDNS names."""
+        return self.reactor.nameResolver
+
+    def clientEndpoint(
+        self, host: str, port: int, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> IStreamClientEndpoint:
+        """
+        An endpoint to a tailnet name or address.
+
+        @param timeout: seconds for all of a connection attempt.
+        """
+        return TailnetClientEndpoint(lambda: self.reactor, host, port, timeout)
+
+    def serverEndpoint(
+        self, port: int, *, interface: str = "", backlog: int = 50
+    ) -> IStreamServerEndpoint:
+        """
+        An endpoint on a tailnet port.
+
+        @param interface: C{""} for both families, C{"v4"}, C{"v6"}, or one of
+            the node's addresses.
+        """
+        return TailnetServerEndpoint(lambda: self.reactor, port, backlog, interface)
+
+    def agent(
+        self,
+        *,
+        contextFactory: IPolicyForHTTPS | None = None,
+        pool: HTTPConnectionPool | None = None,
+        connectTimeout: float | None = None,
+    ) -> IAgent:
+        """An HTTP client of the tailnet, for C{twisted.web} or treq."""
+        return makeAgent(self.reactor, contextFactory, pool, connectTimeout)
+
+    def ping(self, host: str, *, timeout: float = 5.0) -> Deferred[PingResult]:
+        """
+        Measure the way to a peer by an ICMP echo.
+
+        Fails with L{NoSuchPeer} or L{TailnetTimeout}.  Cancelling forgets it.
+
+        @param host: a tailnet name or address.
+        @param timeout: seconds to wait for the answer, once the node is up.
+        """
+        return Deferred.fromCoroutine(self._ping(host, timeout))
+
+    async def _ping(self, host: str, timeout: float) -> PingResult:
+        await self.up()
+        packed = self._address(host)
+        seconds = await EchoRequest(self._overlay, packed, timeout).answered
+        engine = self._running()
+        peer = engine.netmap.nodeByAddress(packed)
+        return PingResult(
+            address=formatAddress(packed),
+            name=peer.name if peer is not None else "",
+            seconds=seconds,
+            path=engine.describePath(packed),
+        )
+
+    def _address(self, host: str) -> bytes:
+        try:
+            return parseAddress(host)
+        except WireError:
+            found = self._overlay.resolve(host)
+        if not found:
+            raise NoSuchPeer(f"no node of the tailnet is called {host!r}")
+        return found[0]
+
+    # -- knowing the tailnet ----------------------------------------------------------
+
+    @property
+    def status(self) -> NodeStatus:
+        """The node at this moment."""
+        return self._publisher.status
+
+    def watchStatus(
+        self, callback: Callable[[NodeStatus], object]
+    ) -> Callable[[], None]:
+        """
+        Call C{callback} with the present status and with each new one.
+
+        @return: a callable that ends this.
+        """
+        return self._publisher.watch(callback)
+
+    def peers(self) -> tuple[Peer, ...]:
+        """All peers, by their ids; none before the netmap has come."""
+        engine = self._engine
+        return () if engine is None else tuple(engine.netmap.peers)
+
+    def whois(self, address: IAddress | str) -> WhoIs:
+        """
+        Who is behind an address, with user and granted capabilities.
+
+        @param address: as C{transport.getPeer()} gives it, or its text.
+        @raise UnknownPeer: no node has this address.
+        """
+        text = address if isinstance(address, str) else getattr(address, "host", "")
+        engine = self._engine
+        try:
+            packed = parseAddress(text)
+        except WireError:
+            raise UnknownPeer(f"{text!r} is not a tailnet address") from None
+        found = None if engine is None else engine.whois(packed)
+        if found is None:
+            raise UnknownPeer(f"no node of the tailnet has the address {text}")
+        return found
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise NotRunning("the node is not running")
+        return self._engine

@@ -1,0 +1,327 @@
+"""
+Making the parts of a node and joining them: the only place that knows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from tsrt.addresses import parseAddress
+from tsrt.config import NodeConfig, Seams
+from tsrt.control.c2n import C2NSources
+from tsrt.control.service import ControlService
+from tsrt.control.settings import ControlSettings
+from tsrt.derp.pool import RelayEvents, RelayPool
+from tsrt.errors import NotSupported, WireError
+from tsrt.interfaces import ILoginPrompt, IStateStore, IStreamDialer
+from tsrt.keys import DiscoKey, NodeKey
+from tsrt.netmap.delta import Changes, MapState
+from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.netmap import NetworkMap
+from tsrt.runtime.controlevents import ControlEvents
+from tsrt.runtime.datapath import DataPath
+from tsrt.runtime.dispatch import NetmapDispatcher
+from tsrt.runtime.drain import DrainService
+from tsrt.runtime.engine import Engine
+from tsrt.runtime.hostinfo import describeMachine
+from tsrt.runtime.identity import IdentityKeeper
+from tsrt.runtime.lifecycle import Lifecycle
+from tsrt.runtime.overlay import NodeOverlay
+from tsrt.runtime.ping import EchoRequest
+from tsrt.runtime.prompt import LogPrompt
+from tsrt.runtime.status import StatusPublisher
+from tsrt.runtime.tsmp import TSMPResponder
+from tsrt.tailcfg import PingResponse
+from tsrt.tunnel.table import TunnelTable
+from tsrt.tunnel.timestamps import TimestampSource
+from tsrt.underlay.dial import StreamDialer
+from tsrt.underlay.netcheck import NetcheckService
+from tsrt.underlay.socket import UnderlaySocket
+from tsrt.underlay.trust import trustRoot
+
+__all__ = ["Engine", "buildEngine"]
+
+_HOUSEKEEPING = 60.0
+
+
+class StateService(Service):
+    """Keeps the store open while the node runs."""
+
+    name = "state"
+
+    def __init__(
+        self,
+        store: IStateStore,
+        keeper: IdentityKeeper,
+        timestamps: TimestampSource,
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._timestamps = timestamps
+
+    def stopService(self) -> None:
+        """Save what the next run goes on from, and give the store back."""
+        super().stopService()
+        self._keeper.saveTimestamp(self._timestamps)
+        self._store.close()
+
+
+class DataPathService(Service):
+    """Runs the data path, and what has to be looked at now and then."""
+
+    name = "datapath"
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        datapath: DataPath,
+        overlay: NodeOverlay,
+        dispatcher: NetmapDispatcher,
+    ) -> None:
+        self._datapath = datapath
+        self._overlay = overlay
+        self._dispatcher = dispatcher
+        self._housekeeping = LoopingCall(dispatcher.refresh)
+        self._housekeeping.clock = reactor
+
+    def startService(self) -> None:
+        """Begin to move packets."""
+        super().startService()
+        self._overlay.attach(
+            self._datapath.flush, lambda name: self._dispatcher.names.resolve(name)
+        )
+        self._datapath.start()
+        self._housekeeping.start(_HOUSEKEEPING, now=False).addErrback(
+            lambda failure: Logger(namespace="tsrt.runtime").failure(
+                "housekeeping stopped", failure
+            )
+        )
+
+    def stopService(self) -> None:
+        """Move nothing any more."""
+        super().stopService()
+        if self._housekeeping.running:
+            self._housekeeping.stop()
+        self._overlay.detach()
+        self._datapath.stop()
+
+
+def buildEngine(
+    reactor: IReactorTime,
+    config: NodeConfig,
+    seams: Seams,
+    *,
+    store: IStateStore,
+    overlay: NodeOverlay,
+    lifecycle: Lifecycle,
+    publisher: StatusPublisher,
+    prompt: ILoginPrompt | None,
+) -> Engine:
+    """
+    Make the engine of one run; it is not started.
+
+    Opens the state store, which the engine closes as it stops.
+
+    @raise TSRTError: the store, the auth key or a setting cannot be used; the
+        store is closed then.
+    """
+    store.open()
+    try:
+        return _build(
+            reactor, config, seams, store, overlay, lifecycle, publisher, prompt
+        )
+    except BaseException:
+        store.close()
+        raise
+
+
+def _build(
+    reactor: IReactorTime,
+    config: NodeConfig,
+    seams: Seams,
+    store: IStateStore,
+    overlay: NodeOverlay,
+    lifecycle: Lifecycle,
+    publisher: StatusPublisher,
+    prompt: ILoginPrompt | None,
+) -> Engine:
+    randbytes = seams.randbytes
+    wallclock = seams.wallclock
+    keeper = IdentityKeeper(store, randbytes, config.controlURL)
+    identity = keeper.load(DiscoKey.generate(randbytes))
+    timestamps = keeper.timestamps(wallclock)
+    dialer = _dialer(reactor, config, seams)
+    engine = Engine(
+        reactor,
+        config.stopTimeout,
+        overlay=overlay,
+        lifecycle=lifecycle,
+        publisher=publisher,
+        keeper=keeper,
+        isEphemeral=config.ephemeral,
+        wallclock=wallclock,
+    )
+    # Until control has accepted a node key the node has one that nobody knows.
+    nodeKey = identity.nodeKey or NodeKey.generate(randbytes)
+
+    # -- the machines, from the inside out
+    state = MapState()
+    tunnel = TunnelTable(nodeKey, timestamp=timestamps, randbytes=randbytes)
+    packetFilter = PacketFilter(state.map.capabilitiesOf)
+    relays = RelayPool(
+        reactor,
+        dialer,
+        nodeKey,
+        RelayEvents(
+            onPackets=lambda region, source, packets: datapath.receive(source, packets),
+            onConnected=engine.relayConnected,
+            onFailed=engine.relayFailed,
+            onHealth=engine.relayHealth,
+        ),
+        randbytes=randbytes,
+    )
+    relays.setName("relays")
+
+    def transmit(peer: bytes, messages: list[bytes]) -> bool:
+        region = relays.regionFor(peer, dispatcher.regionOf(peer))
+        if region is None:
+            return False
+        relays.send(region, peer, messages)
+        return True
+
+    datapath = DataPath(
+        reactor,
+        stack=overlay.stack,
+        tunnel=tunnel,
+        packetFilter=packetFilter,
+        transmit=transmit,
+        onTSMP=TSMPResponder(),
+    )
+
+    def publish(netmap: NetworkMap, changes: Changes) -> None:
+        datapath.rearm()
+        engine.netmapChanged(netmap, changes)
+
+    dispatcher = NetmapDispatcher(
+        state=state,
+        tunnel=tunnel,
+        packetFilter=packetFilter,
+        keepAlive=config.keepAlive,
+        now=reactor.seconds,
+        wallclock=wallclock,
+        setRoutes=datapath.setRoutes,
+        setAddresses=overlay.setAddresses,
+        setRelays=engine.setRelayMap,
+        forgetPeer=lambda peer: None,
+        publish=publish,
+    )
+
+    def useNodeKey(key: NodeKey) -> None:
+        tunnel.setKey(key)
+        relays.setKey(key)
+
+    # -- the real network
+    socket = UnderlaySocket(reactor, port=config.port)
+    netcheck = NetcheckService(
+        reactor,
+        socket,
+        dialer,
+        randbytes=randbytes,
+        onReport=engine.measured,
+    )
+    engine.measureRelays = netcheck.setMap
+
+    # -- control
+    control = ControlService(
+        reactor,
+        ControlSettings(
+            url=config.controlURL,
+            authKey=config.resolvedAuthKey(),
+            hostname=config.hostname,
+            tags=config.advertiseTags,
+            ephemeral=config.ephemeral,
+            forceReauth=config.forceReauth,
+            allowHTTP=config.allowHTTP,
+            forceTLS=config.forceHTTPS,
+        ),
+        identity,
+        dialer=dialer,
+        observer=ControlEvents(
+            keeper=keeper,
+            lifecycle=lifecycle,
+            publisher=publisher,
+            health=engine.health,
+            prompt=prompt or LogPrompt(),
+            dispatcher=dispatcher,
+            useNodeKey=useNodeKey,
+            newPoll=state.newPoll,
+        ),
+        hostinfo=describeMachine(),
+        pinger=_pinger(overlay, engine),
+        c2n=C2NSources(
+            metrics=lambda: "",
+            health=lambda: {"Warnings": list(publisher.status.health)},
+        ),
+        randbytes=randbytes,
+        wallTime=wallclock,
+    )
+
+    engine.control = control
+    engine.relays = relays
+    engine.dispatcher = dispatcher
+    engine.datapath = datapath
+    engine.packetFilter = packetFilter
+    # Children stop in reverse: first the connections of users end, then
+    # control is told nothing more, and the state is saved last.
+    for child in (
+        StateService(store, keeper, timestamps),
+        socket,
+        netcheck,
+        relays,
+        DataPathService(reactor, datapath, overlay, dispatcher),
+        control,
+        DrainService(reactor, overlay),
+    ):
+        child.setServiceParent(engine)
+    return engine
+
+
+def _dialer(reactor: IReactorTime, config: NodeConfig, seams: Seams) -> IStreamDialer:
+    if seams.makeDialer is not None:
+        return seams.makeDialer(reactor, config)
+    return StreamDialer(reactor, config.proxy, trustRoot(config.caFile))
+
+
+def _pinger(
+    overlay: NodeOverlay, engine: Engine
+) -> Callable[[str, str], Deferred[PingResponse]]:
+    """Pings that the control server asks for."""
+
+    def ping(ip: str, kind: str) -> Deferred[PingResponse]:
+        if kind != "ICMP":
+            return fail(NotSupported(f"{kind} pings are not supported"))
+        return Deferred.fromCoroutine(_pingByICMP(overlay, engine, ip))
+
+    return ping
+
+
+async def _pingByICMP(overlay: NodeOverlay, engine: Engine, ip: str) -> PingResponse:
+    try:
+        packed = parseAddress(ip)
+    except WireError as error:
+        return PingResponse(type="ICMP", ip=ip, err=str(error))
+    node = engine.netmap.nodeByAddress(packed)
+    response = PingResponse(
+        type="ICMP", ip=ip, nodeIP=ip, nodeName=node.name if node else ""
+    )
+    try:
+        response.latencySeconds = await EchoRequest(overlay, packed, 5.0).answered
+    except Exception as error:
+        response.err = str(error)
+    return response

@@ -1,0 +1,143 @@
+"""
+Applying a map response to everything that depends on it, in one written order.
+
+Keys first, so that no packet is sealed for a peer that is gone; then where
+packets may go and come from; then what may come in; then how peers are
+reached; then names; and last what users are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from tsrt.errors import ProtocolError
+from tsrt.netmap.delta import Changes, MapState
+from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.names import NameTable
+from tsrt.netmap.netmap import NetworkMap, Node
+from tsrt.netmap.routes import RouteTable, buildRoutes
+from tsrt.tailcfg import DERPMap, MapResponse
+from tsrt.tunnel.table import TunnelTable
+
+
+class NetmapDispatcher:
+    """
+    Holds the netmap and tells each part of the node what concerns it.
+
+    @ivar names: the names of the tailnet at present.
+    @ivar routes: where packets go at present.
+    """
+
+    _log = Logger(namespace="tsrt.netmap")
+
+    def __init__(
+        self,
+        *,
+        state: MapState,
+        tunnel: TunnelTable,
+        packetFilter: PacketFilter,
+        keepAlive: float,
+        now: Callable[[], float],
+        wallclock: Callable[[], float],
+        setRoutes: Callable[[RouteTable[bytes]], object],
+        setAddresses: Callable[[list[bytes]], object],
+        setRelays: Callable[[DERPMap], object],
+        forgetPeer: Callable[[bytes], object],
+        publish: Callable[[NetworkMap, Changes], object],
+    ) -> None:
+        """
+        @param keepAlive: seconds between keep-alives to each peer, or 0.
+        @param setRoutes: takes the table from addresses to peers.
+        @param setAddresses: takes this node's packed addresses.
+        @param setRelays: takes the map of relay regions.
+        @param forgetPeer: told the raw key of each peer that is gone.
+        @param publish: told, at the end, what users may want to know.
+        """
+        self._state = state
+        self._tunnel = tunnel
+        self._filter = packetFilter
+        self._keepAlive = keepAlive
+        self._now = now
+        self._wallclock = wallclock
+        self._setRoutes = setRoutes
+        self._setAddresses = setAddresses
+        self._setRelays = setRelays
+        self._forgetPeer = forgetPeer
+        self._publish = publish
+        self._rejectedBefore: tuple[str, ...] = ()
+        self.names = NameTable(state.map)
+
+    @property
+    def map(self) -> NetworkMap:
+        """The netmap."""
+        return self._state.map
+
+    def apply(self, response: MapResponse) -> None:
+        """Apply one response; an impossible one is logged and left."""
+        try:
+            changes = self._state.apply(response, self._wallclock())
+        except ProtocolError as error:
+            self._log.warn("a map response is ignored: {reason}", reason=str(error))
+            return
+        self._tell(changes)
+
+    def refresh(self) -> None:
+        """Notice nodes whose keys have expired since the last response."""
+        changes = self._state.expire(self._wallclock())
+        if changes.peersChanged:
+            self._tell(changes)
+
+    def _tell(self, changes: Changes) -> None:
+        netmap = self._state.map
+        self._updateKeys(changes, netmap)
+        if changes.peersChanged or changes.selfChanged:
+            self._updateRoutes(netmap)
+        if changes.filterChanged or changes.peersChanged:
+            self._filter.setRules(self._state.rules)
+            self._filter.setJailed(p.key.raw for p in netmap.peers if p.isJailed)
+        if changes.derpMapChanged:
+            self._setRelays(netmap.derpMap)
+        if changes.peersChanged or changes.selfChanged or changes.dnsChanged:
+            self.names = NameTable(netmap)
+        self._logRejected(changes)
+        self._publish(netmap, changes)
+
+    def _updateKeys(self, changes: Changes, netmap: NetworkMap) -> None:
+        now = self._now()
+        for key in (*changes.rekeyed, *(node.key.raw for node in changes.removed)):
+            if netmap.peerByKey(key) is None:
+                self._tunnel.removePeer(key)
+                self._forgetPeer(key)
+        for number in changes.upserted:
+            node = netmap.peers.byID.get(number)
+            if node is None:
+                continue
+            if node.expired or not node.isReachable:
+                self._tunnel.removePeer(node.key.raw)
+            else:
+                self._tunnel.upsertPeer(node.key.raw, self._keepAlive, now=now)
+
+    def _updateRoutes(self, netmap: NetworkMap) -> None:
+        table = buildRoutes(netmap.peers)
+        self._setRoutes(table)
+        self._filter.setSources(table)
+        own = netmap.selfNode
+        if own is not None:
+            self._filter.setLocal(own.addresses)
+            self._setAddresses(own.packedAddresses())
+
+    def _logRejected(self, changes: Changes) -> None:
+        rejected = tuple(changes.rejected)
+        if rejected and rejected != self._rejectedBefore:
+            for sentence in rejected[:5]:
+                self._log.warn("left out of the netmap: {what}", what=sentence)
+            if len(rejected) > 5:
+                self._log.warn("and {count} more", count=len(rejected) - 5)
+        self._rejectedBefore = rejected
+
+    def regionOf(self, key: bytes) -> int:
+        """The home relay region of a peer; 0 if it has none."""
+        node: Node | None = self._state.map.peerByKey(key)
+        return 0 if node is None else node.homeDERP

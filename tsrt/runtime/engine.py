@@ -1,0 +1,245 @@
+"""
+A running node: its parts, from start to stop.
+
+An engine is made anew for each start (see L{tsrt.runtime.build}), so that
+nothing of a former run is left in a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from tsrt.addresses import formatAddress
+from tsrt.control.service import ControlService
+from tsrt.derp.pool import RelayPool
+from tsrt.errors import RelayError, TSRTError
+from tsrt.netmap.delta import Changes
+from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.netmap import NetworkMap
+from tsrt.netmap.whois import WhoIs
+from tsrt.path.netcheck import Report
+from tsrt.runtime.datapath import DataPath
+from tsrt.runtime.dispatch import NetmapDispatcher
+from tsrt.runtime.identity import IdentityKeeper
+from tsrt.runtime.lifecycle import Lifecycle
+from tsrt.runtime.overlay import NodeOverlay
+from tsrt.runtime.services import OrderedMultiService
+from tsrt.runtime.status import Health, NodeState, StatusPublisher
+from tsrt.tailcfg import UNSET, DERPMap, NetInfo
+
+DERP_STEP = "DERP"
+
+# Days before the end of the node key at which users are told.
+_WARN_DAYS = (14, 3, 1)
+
+
+class Engine(OrderedMultiService):
+    """
+    Holds the parts, and decides when the node is up.
+
+    The parts are set by L{tsrt.runtime.build}, which alone knows how they are
+    made.
+    """
+
+    _log = Logger(namespace="tsrt.runtime")
+
+    control: ControlService
+    relays: RelayPool
+    dispatcher: NetmapDispatcher
+    datapath: DataPath
+    packetFilter: PacketFilter
+    measureRelays: Callable[[DERPMap], object]
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        stopTimeout: float,
+        *,
+        overlay: NodeOverlay,
+        lifecycle: Lifecycle,
+        publisher: StatusPublisher,
+        keeper: IdentityKeeper,
+        isEphemeral: bool,
+        wallclock: Callable[[], float],
+    ) -> None:
+        """
+        @param isEphemeral: whether the node leaves the tailnet as it stops.
+        """
+        super().__init__(reactor, stopTimeout)
+        self._overlay = overlay
+        self._lifecycle = lifecycle
+        self._publisher = publisher
+        self._keeper = keeper
+        self._isEphemeral = isEphemeral
+        self._wallclock = wallclock
+        self._hasRegions = True
+        self.health = Health(lambda texts: publisher.update(health=texts))
+
+    # -- what is asked of it -------------------------------------------------------
+
+    @property
+    def netmap(self) -> NetworkMap:
+        """The netmap at present."""
+        return self.dispatcher.map
+
+    def whois(self, packed: bytes) -> WhoIs | None:
+        """Who is behind a tailnet address."""
+        netmap = self.netmap
+        node = netmap.nodeByAddress(packed)
+        if node is None:
+            return None
+        granted = {}
+        for own in self._overlay.localAddresses():
+            if len(own) == len(packed):
+                granted = self.packetFilter.capabilities(packed, own)
+        return WhoIs(node, netmap.profile(node.user), granted)
+
+    def describePath(self, packed: bytes) -> str:
+        """How packets to a tailnet address get there, in words."""
+        node = self.netmap.nodeByAddress(packed)
+        if node is None:
+            return "no path"
+        if node is self.netmap.selfNode:
+            return "this node"
+        region = self.relays.regionFor(node.key.raw, node.homeDERP)
+        return f"relay {self.regionName(region)}" if region else "no path"
+
+    def regionName(self, number: int) -> str:
+        """What people call a relay region."""
+        region = (self.netmap.derpMap.regions or {}).get(number)
+        return region.regionCode if region and region.regionCode else str(number)
+
+    def describeSteps(self) -> str:
+        """What was tried to bring the node up, with results."""
+        return self.control.steps.describe()
+
+    def logout(self) -> Deferred[None]:
+        """Leave the tailnet and forget the node key."""
+        return Deferred.fromCoroutine(self._logout())
+
+    async def _logout(self) -> None:
+        try:
+            await self.control.logout()
+        finally:
+            self._keeper.forget()
+
+    # -- what the parts report -------------------------------------------------------
+
+    def netmapChanged(self, netmap: NetworkMap, changes: Changes) -> None:
+        """The netmap was applied to everything: tell users, look if we are up."""
+        own = netmap.selfNode
+        if own is None:
+            return
+        self.health.replace("server-", list(netmap.health))
+        self._warnOfExpiry(netmap)
+        if changes.peersChanged:
+            self.relays.setPeers({peer.key.raw for peer in netmap.peers})
+        profile = netmap.profile(own.user)
+        self._publisher.update(
+            addresses=tuple(map(formatAddress, own.packedAddresses())),
+            name=own.name,
+            tailnet=netmap.domain,
+            magicDNSSuffix=own.tailnetSuffix,
+            tags=own.tags,
+            keyExpiry=own.keyExpiry,
+            peerCount=len(netmap.peers),
+            user="" if own.tags or profile is None else profile.loginName,
+        )
+        if not own.machineAuthorized:
+            self._lifecycle.approvalRequired()
+            return
+        self._look()
+
+    def _warnOfExpiry(self, netmap: NetworkMap) -> None:
+        """Say that the key ends soon, while somebody can still do something."""
+        own = netmap.selfNode
+        text = None
+        if own is not None and own.keyExpiry is not None:
+            days = (own.keyExpiry.timestamp() - self._wallclock()) / 86400
+            if days < _WARN_DAYS[0]:
+                text = f"the node key expires in {max(days, 0):.1f} days: log in again"
+        self.health.set("key-expiry", text)
+
+    def setRelayMap(self, derpMap: DERPMap) -> None:
+        """Control named the relays."""
+        self._hasRegions = any((derpMap.regions or {}).values())
+        self.relays.setMap(derpMap)
+        self.measureRelays(derpMap)
+        if self._hasRegions:
+            self.control.steps.begin(DERP_STEP, "measuring the relays")
+
+    def measured(self, report: Report) -> None:
+        """The network was measured: there is, or may be, another home relay."""
+        home = report.preferredRegion
+        if home is not None:
+            self.relays.setHome(home)
+            self._publisher.update(homeRegion=self.regionName(home))
+        self.control.setNetInfo(netInfoOf(report))
+        self._look()
+
+    def relayConnected(self, region: int) -> None:
+        """A relay let us in."""
+        self.health.set(f"relay-{region}", None)
+        if region == self.relays.home:
+            self.control.steps.succeeded(DERP_STEP, self.regionName(region))
+        self._look()
+
+    def relayFailed(self, region: int, error: RelayError) -> None:
+        """A relay cannot be reached; it is tried again."""
+        name = self.regionName(region)
+        self.health.set(f"relay-{region}", f"relay {name}: {error.describe()}")
+        self.control.steps.failed(DERP_STEP, f"{name}: {error}")
+
+    def relayHealth(self, region: int, text: str) -> None:
+        """A relay says what is wrong with it, or that nothing is any more."""
+        name = self.regionName(region)
+        self.health.set(
+            f"relay-problem-{region}", f"relay {name}: {text}" if text else None
+        )
+
+    def _look(self) -> None:
+        """Are we up?"""
+        own = self.netmap.selfNode
+        home = self.relays.home
+        if own is None or not own.addresses or not own.machineAuthorized:
+            return
+        self._overlay.setUp()
+        if self._hasRegions and (home is None or not self.relays.isConnected(home)):
+            return
+        if self._publisher.status.state is not NodeState.RUNNING:
+            self._lifecycle.ready()
+
+    # -- the end -----------------------------------------------------------------------
+
+    def stopService(self) -> Deferred[None]:
+        """Stop all parts; an ephemeral node leaves the tailnet first."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._isEphemeral and self._publisher.status.addresses:
+            leaving = self._logout()
+            waiting = Deferred.fromCoroutine(leaving)
+            waiting.addTimeout(self._stopTimeout, self._reactor)
+            try:
+                await waiting
+            except (TSRTError, Exception) as error:
+                self._log.warn(
+                    "control could not be told that the node leaves: {reason}",
+                    reason=str(error) or type(error).__name__,
+                )
+        await super().stopService()
+
+
+def netInfoOf(report: Report) -> NetInfo:
+    """What control is told of a measurement."""
+    return NetInfo(
+        preferredDERP=report.preferredRegion or UNSET,
+        workingUDP=report.udp,
+        workingIPv6=report.ipv6,
+        mappingVariesByDestIP=report.mappingVaries,
+        derpLatency=report.latencyKeys() or UNSET,
+    )

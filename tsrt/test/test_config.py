@@ -1,0 +1,181 @@
+"""Tests for L{tsrt.config}."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tsrt.config import NodeConfig, parseDuration, sanitizeHostname
+from tsrt.errors import ConfigError
+from tsrt.keys import Secret
+
+
+class NodeConfigTests(SynchronousTestCase):
+    """L{NodeConfig} checks what it is given."""
+
+    def wrong(self, **settings: object) -> str:
+        """The message of the error that C{settings} cause."""
+        error = self.assertRaises(ConfigError, NodeConfig, **settings)
+        return error.describe()
+
+    def test_defaults(self) -> None:
+        """Without settings a node joins Tailscale's own control server."""
+        config = NodeConfig()
+        self.assertEqual(config.controlURL, "https://controlplane.tailscale.com")
+        self.assertTrue(config.hostname)
+        self.assertFalse(config.ephemeral)
+        self.assertEqual(config.startupTimeout, 60.0)
+
+    def test_T_secrets_authKeyHidden(self) -> None:
+        """The auth key is in no repr."""
+        config = NodeConfig(authKey="tskey-auth-hush")
+        self.assertNotIn("hush", repr(config))
+        self.assertNotIn("hush", str(config.authKey))
+        self.assertEqual(config.resolvedAuthKey(), Secret("tskey-auth-hush"))
+
+    def test_wrongValues(self) -> None:
+        """Each wrong value is an error that says what is wrong."""
+        self.assertIn("http:// or https://", self.wrong(controlURL="ftp://x"))
+        self.assertIn("is not a URL", self.wrong(controlURL="https://[::1"))
+        self.assertIn("a query", self.wrong(controlURL="https://x/?a=b"))
+        self.assertIn("'tag:'", self.wrong(advertiseTags=["server"]))
+        self.assertIn("not a UDP port", self.wrong(port=70000))
+        self.assertIn("no letter", self.wrong(hostname="!!!"))
+        self.assertIn("negative", self.wrong(startupTimeout=-1))
+        self.assertIn("negative", self.wrong(keepAlive=-1))
+
+    def test_trailingSlash(self) -> None:
+        """A slash at the end of the login server's URL means nothing."""
+        self.assertEqual(NodeConfig(controlURL="https://x/").controlURL, "https://x")
+
+    def test_authKeyFile(self) -> None:
+        """C{file:} reads the key; white space around it is dropped."""
+        path = Path(self.mktemp())
+        path.write_text("  tskey-1\n\n")
+        config = NodeConfig(authKey=f"file:{path}")
+        self.assertEqual(config.resolvedAuthKey(), Secret("tskey-1"))
+
+    def test_authKeyFileWrong(self) -> None:
+        """A key file that is missing or empty is an error that names it."""
+        path = Path(self.mktemp())
+        config = NodeConfig(authKey=f"file:{path}")
+        error = self.assertRaises(ConfigError, config.resolvedAuthKey)
+        self.assertIn(str(path), str(error))
+        path.write_text("\n")
+        error = self.assertRaises(ConfigError, config.resolvedAuthKey)
+        self.assertIn("is empty", str(error))
+
+    def test_defaultStateDirContainsHostname(self) -> None:
+        """Two nodes of one user do not share a directory by default."""
+        one = NodeConfig(hostname="One").resolvedStateDir()
+        two = NodeConfig(hostname="two").resolvedStateDir()
+        self.assertEqual((one.name, two.name), ("one", "two"))
+
+    def test_environment(self) -> None:
+        """The variables that Tailscale users know are read."""
+        config = NodeConfig.fromEnvironment(
+            {
+                "TS_AUTHKEY": "k1",
+                "TS_AUTH_KEY": "k2",
+                "TS_CONTROL_URL": "http://127.0.0.1:8080/",
+                "TS_HOSTNAME": "box",
+                "TS_STATE_DIR": "/var/lib/x",
+                "TS_BOOT_TIMEOUT": "1m30s",
+                "TSNET_FORCE_LOGIN": "1",
+                "TS_FORCE_NOISE_443": "true",
+                "HTTPS_PROXY": "http://proxy:3128",
+            }
+        )
+        self.assertEqual(config.authKey, Secret("k1"))
+        self.assertEqual(config.controlURL, "http://127.0.0.1:8080")
+        self.assertEqual(config.hostname, "box")
+        self.assertEqual(config.stateDir, Path("/var/lib/x"))
+        self.assertEqual(config.startupTimeout, 90.0)
+        self.assertTrue(config.forceReauth)
+        self.assertTrue(config.forceHTTPS)
+        self.assertIn("proxy", repr(config.proxy))
+
+    def test_otherSpellingOfAuthKey(self) -> None:
+        """C{TS_AUTH_KEY} is read where C{TS_AUTHKEY} is not set."""
+        config = NodeConfig.fromEnvironment({"TS_AUTHKEY": "", "TS_AUTH_KEY": "k2"})
+        self.assertEqual(config.authKey, Secret("k2"))
+
+    def test_argumentsBeatEnvironment(self) -> None:
+        """Arguments win, and C{None} is no argument."""
+        config = NodeConfig.fromEnvironment(
+            {"TS_HOSTNAME": "box", "TS_AUTHKEY": "k"}, hostname="mine", authKey=None
+        )
+        self.assertEqual(config.hostname, "mine")
+        self.assertEqual(config.authKey, Secret("k"))
+
+    def test_wrongVariables(self) -> None:
+        """A variable with a value that cannot be is an error."""
+        for name, value in (
+            ("TS_BOOT_TIMEOUT", "soon"),
+            ("TSNET_FORCE_LOGIN", "perhaps"),
+            ("TS_CONTROL_URL", "nonsense"),
+        ):
+            self.assertRaises(ConfigError, NodeConfig.fromEnvironment, {name: value})
+
+    def test_file(self) -> None:
+        """A TOML file has the attributes as keys; arguments win."""
+        path = Path(self.mktemp())
+        path.write_text(
+            'hostname = "box"\nadvertiseTags = ["tag:a"]\nephemeral = true\n'
+            'authKey = "k"\nproxy = "http://proxy:3128"\n'
+        )
+        config = NodeConfig.fromFile(path, hostname="other")
+        self.assertEqual(config.hostname, "other")
+        self.assertEqual(config.advertiseTags, ("tag:a",))
+        self.assertTrue(config.ephemeral)
+        self.assertIn("proxy", repr(config.proxy))
+
+    def test_wrongFiles(self) -> None:
+        """Files that cannot be used are errors that say why."""
+        path = Path(self.mktemp())
+        self.assertRaises(ConfigError, NodeConfig.fromFile, path)
+        path.write_text("hostname = ")
+        self.assertRaises(ConfigError, NodeConfig.fromFile, path)
+        path.write_text("hostnam = 'x'")
+        error = self.assertRaises(ConfigError, NodeConfig.fromFile, path)
+        self.assertIn("hostnam", str(error))
+        path.write_text("port = 'x'")
+        self.assertRaises(ConfigError, NodeConfig.fromFile, path)
+
+    def test_replace(self) -> None:
+        """A copy differs in what was asked for only."""
+        config = NodeConfig(hostname="a", port=5)
+        changed = config.replace(hostname="b")
+        self.assertEqual((changed.hostname, changed.port), ("b", 5))
+
+
+class TextTests(SynchronousTestCase):
+    """Names and durations."""
+
+    def test_sanitizeHostname(self) -> None:
+        """Names become DNS labels as Tailscale clients make them."""
+        for name, label in (
+            ("My Mac.local", "my-mac"),
+            ("box.lan", "box"),
+            ("a_b@c.d", "a-b-c-d"),
+            ("-x-", "x"),
+            ("ümläut", "mlut"),
+            ("x" * 80, "x" * 63),
+            ("!!!", ""),
+        ):
+            self.assertEqual(sanitizeHostname(name), label)
+
+    def test_durations(self) -> None:
+        """Durations are seconds, or numbers with units."""
+        for text, seconds in (
+            ("0", 0),
+            ("90", 90),
+            ("1.5s", 1.5),
+            ("1m30s", 90),
+            ("2h", 7200),
+            ("500ms", 0.5),
+        ):
+            self.assertEqual(parseDuration(text), seconds)
+        for text in ("", "s", "1x", "-1", "1 m"):
+            self.assertRaises(ConfigError, parseDuration, text)
