@@ -3,13 +3,7 @@
 from msgspec import UNSET, Raw, UnsetType
 
 from tsrt.tailcfg.capabilities import CAPABILITY_VERSION
-from tsrt.tailcfg.codec import (
-    ZERO_TIME,
-    decode,
-    decodeMapResponse,
-    encode,
-    present,
-)
+from tsrt.tailcfg.codec import decode, decodeMapResponse, encode
 from tsrt.tailcfg.derpmap import DERPHomeParams, DERPMap, DERPNode, DERPRegion
 from tsrt.tailcfg.dns import DNSConfig, DNSRecord, Resolver
 from tsrt.tailcfg.filters import CapGrant, FilterRule, NetPortRange, PortRange
@@ -30,6 +24,7 @@ from tsrt.tailcfg.mapping import (
 )
 from tsrt.tailcfg.node import CapMap, Login, PeerChange, User, UserProfile, WireNode
 from tsrt.tailcfg.register import RegisterAuth, RegisterRequest, RegisterResponse
+from tsrt.tailcfg.times import ZERO_TIME, formatTime, parseTime, present
 
 __all__ = [
     "CAPABILITY_VERSION",
@@ -76,5 +71,7 @@ __all__ = [
     "decode",
     "decodeMapResponse",
     "encode",
+    "formatTime",
+    "parseTime",
     "present",
 ]

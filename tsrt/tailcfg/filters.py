@@ -8,10 +8,14 @@ from tsrt.tailcfg.naming import jsonName
 
 
 class PortRange(Struct, rename=jsonName):
-    """Ports from first to last, both included."""
+    """
+    Ports from first to last, both included.
+
+    What is absent is zero, as in Go: a destination without ports is none.
+    """
 
     first: int = 0
-    last: int = 65535
+    last: int = 0
 
 
 class NetPortRange(Struct, rename=jsonName):
@@ -27,7 +31,12 @@ class NetPortRange(Struct, rename=jsonName):
 
 
 class CapGrant(Struct, rename=jsonName, omit_defaults=True):
-    """Capabilities that sources get towards some destinations."""
+    """
+    Capabilities that sources get towards some destinations.
+
+    @ivar caps: names alone, an older form of C{capMap}.
+    @ivar capMap: names with their values; C{None} for a name without values.
+    """
 
     dsts: list[str] | None = None
     caps: list[str] | None = None
@@ -36,7 +45,10 @@ class CapGrant(Struct, rename=jsonName, omit_defaults=True):
 
 class FilterRule(Struct, rename=jsonName, omit_defaults=True):
     """
-    Who may send what where.
+    Who may send what where (C{dstPorts}), or do what there (C{capGrant}).
+
+    @ivar srcIPs: C{*}, addresses, prefixes, ranges C{a-b}, and C{cap:name}.
+    @ivar ipProto: protocol numbers; absent or empty means TCP, UDP and ICMP.
 
     C{srcBits} is a form that is no longer used; a filter with it is rejected.
     """

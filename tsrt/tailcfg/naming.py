@@ -11,7 +11,24 @@ import re
 
 # Abbreviations that stand at the beginning of an attribute in lower case.
 _ABBREVIATIONS = frozenset(
-    ["derp", "dns", "id", "ip", "ipn", "ips", "nl", "os", "ssh", "stun", "tka", "tpm", "upnp", "pmp", "pcp", "url"]
+    [
+        "derp",
+        "dns",
+        "id",
+        "ip",
+        "ipn",
+        "ips",
+        "nl",
+        "os",
+        "ssh",
+        "stun",
+        "tka",
+        "tpm",
+        "upnp",
+        "pmp",
+        "pcp",
+        "url",
+    ]
 )
 
 _HEAD = re.compile(r"[a-z]+")
