@@ -69,7 +69,7 @@ class ControlConnection:
         self._waiters: list[Deferred[H2ClientProtocol]] = []
         self._closed = False
         self._idleSince = 0.0
-        self._pinged = False
+        self._pinged: float | None = None
         self._watch: LoopingCall | None = None
 
     @property
@@ -122,9 +122,9 @@ class ControlConnection:
         """
         self._closed = True
         self._stopWatch()
+        self._wakeWaiters(ControlUnreachable("the control client was stopped"))
         if self._dialing is not None:
             self._dialing.cancel()
-        self._wakeWaiters(ControlUnreachable("the control client was stopped"))
         client, self._client = self._client, None
         if client is None:
             return succeed(None)
@@ -207,7 +207,7 @@ class ControlConnection:
 
     def _startWatch(self) -> None:
         self._idleSince = self._reactor.seconds()
-        self._pinged = False
+        self._pinged = None
         if self._watch is None:
             self._watch = LoopingCall(self._check)
             self._watch.clock = self._reactor
@@ -235,13 +235,15 @@ class ControlConnection:
                 )
             return
         self._idleSince = now
+        pinged = self._pinged
+        if pinged is not None and client.lastReceived >= pinged:
+            pinged = self._pinged = None
         quiet = now - client.lastReceived
-        if quiet < QUIET:
-            self._pinged = False
-        elif not self._pinged:
-            self._pinged = True
-            client.ping().addErrback(lambda _: None)
-        elif quiet >= QUIET + PING_TIMEOUT:
+        if pinged is None:
+            if quiet >= QUIET:
+                self._pinged = now
+                client.ping().addErrback(lambda _: None)
+        elif now - pinged >= PING_TIMEOUT:
             client.abort(
                 ControlUnreachable(
                     f"the control server has been silent for {quiet:.0f} s"
