@@ -59,7 +59,7 @@ class Egress:
         mtu: int,
         limits: StackLimits,
         counters: StackCounters,
-        anyAddress: bool = False,
+        anyAddress: bool,
     ) -> None:
         """
         @param anyAddress: whether packets may come from addresses that are

@@ -137,6 +137,9 @@ class ReceiveTests(SynchronousTestCase):
             self.stack.receive(datagram(bytes((n,))), 0.0)
         self.assertEqual((binding.waiting, binding.dropped), (3, 2))
         self.assertEqual(self.stack.counters.droppedDatagramQueue, 2)
+        self.assertEqual(self.stack.takeReady(), [binding])
+        self.stack.receive(datagram(b"one more"), 0.0)
+        self.assertEqual(self.stack.takeReady(), [])
         self.assertEqual((binding.receive() or [b""])[0], b"\0")
         self.stack.receive(datagram(b"new"), 0.0)
         self.assertEqual(binding.waiting, 3)
@@ -412,6 +415,8 @@ class ErrorTests(SynchronousTestCase):
             binding.send(b"x", B4, 9, 0.0)
             self.error(stack, kind, code)
             self.assertEqual(binding.errors.popleft(), (failure, B4, 9))
+        self.assertEqual(stack.counters.errorsReceived, 7)
+        self.assertEqual(stack.counters.droppedICMPUnmatched, 0)
 
     def test_kindsV6(self) -> None:
         """So has each ICMPv6 error; unknown ones have none."""
@@ -444,7 +449,11 @@ class ErrorTests(SynchronousTestCase):
             binding.send(b"x", B4, 9, 0.0)
             self.error(stack, 3, 3)
         self.assertEqual(len(binding.errors), 16)
-        self.assertEqual(stack.counters.droppedErrorQueue, 4)
+        self.assertEqual(stack.takeReady(), [binding])
+        binding.send(b"x", B4, 9, 0.0)
+        self.error(stack, 3, 3)
+        self.assertEqual(stack.takeReady(), [])
+        self.assertEqual(stack.counters.droppedErrorQueue, 5)
 
     def test_connected(self) -> None:
         """A connected binding hears only of its peer."""

@@ -103,6 +103,24 @@ class ReassemblyTests(SynchronousTestCase):
         self.assertIn(b"a" * 1000, self.add(one[1]) or b"")
         self.assertIn(b"b" * 1000, self.add(two[0]) or b"")
 
+    def test_protocolKeepsApart(self) -> None:
+        """In IPv4 packets of different protocols may have the same number."""
+        one = buildPackets(A4, B4, 17, b"a" * 1000, 576, 1)
+        two = buildPackets(A4, B4, 1, b"b" * 1000, 576, 1)
+        self.assertIsNone(self.add(one[0]))
+        self.assertIsNone(self.add(two[1]))
+        whole = self.add(one[1]) or b""
+        self.assertEqual((parseIP(whole).protocol, whole[20:]), (17, b"a" * 1000))
+        whole = self.add(two[0]) or b""
+        self.assertEqual((parseIP(whole).protocol, whole[20:]), (1, b"b" * 1000))
+
+    def test_firstFragmentNamesProtocol(self) -> None:
+        """In IPv6 fragments that disagree, the first one decides."""
+        one = buildPackets(A6, B6, 17, b"a" * 1000, 576, 1)
+        two = buildPackets(A6, B6, 6, b"a" * 1000, 576, 1)
+        self.assertIsNone(self.add(two[1]))
+        self.assertEqual(parseIP(self.add(one[0]) or b"").protocol, 17)
+
     def test_overlap(self) -> None:
         """Overlapping fragments condemn the packet and what comes later of it."""
         for overlapping in (
@@ -162,11 +180,21 @@ class ReassemblyTests(SynchronousTestCase):
         for wrong in (
             piece(8, b"", False),
             piece(0, b"x" * 9, True),
-            piece(65528, b"x" * 8, False),
+            piece(65512, b"x" * 8, False),
         ):
             self.assertIsNone(self.add(wrong))
         self.assertEqual(self.counters.droppedFragmentWrong, 3)
         self.assertEmpty()
+
+    def test_largest(self) -> None:
+        """The largest packet of each family can be put together."""
+        for pair, size, total in zip(
+            PAIRS, (65515, 65535), (65535, 65575), strict=True
+        ):
+            *first, last = cut(pair, bytes(size))
+            for packet in first:
+                self.add(packet)
+            self.assertEqual(len(self.add(last) or b""), total)
 
     def test_timeout(self) -> None:
         """IPv4 waits 30 seconds for the missing part, IPv6 60."""

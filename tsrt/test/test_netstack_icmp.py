@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.errors import NoFreePort
 from tsrt.netstack.flow import CloseReason
-from tsrt.netstack.icmp import MAX_PING, PingFailure
+from tsrt.netstack.icmp import PingFailure
 from tsrt.netstack.limits import StackLimits
 from tsrt.netstack.ports import AddressNotAvailable
 from tsrt.netstack.stack import Stack
@@ -226,7 +226,10 @@ class PingTests(SynchronousTestCase):
         """Without an address of the family there is no ping."""
         stack = makeStack(A4)
         self.assertRaises(AddressNotAvailable, stack.ping, B6, b"", 0.0)
-        self.assertRaises(ValueError, stack.ping, B4, bytes(MAX_PING + 1), 0.0)
+        stack.setAddresses([A4, A6])
+        for remote in (B4, B6):
+            self.assertRaises(ValueError, stack.ping, remote, bytes(65508), 0.0)
+            stack.ping(remote, bytes(65507), 0.0)
 
     def test_addressRemoved(self) -> None:
         """A ping from an address that is gone is given up."""
@@ -248,8 +251,11 @@ class PingTests(SynchronousTestCase):
             local = parseIP(request).source
             stack.receive(packets(router, local, kind, 1, 0, bytes(forged)), 0.1)
             self.assertFalse(ping.done)
+            unmatched = stack.counters.droppedICMPUnmatched
             stack.receive(packets(router, local, kind, 1, 0, request), 0.1)
             self.assertIs(ping.failure, PingFailure.UNREACHABLE)
+            self.assertEqual(stack.counters.droppedICMPUnmatched, unmatched)
+        self.assertEqual(stack.counters.droppedICMPUnmatched, 2)
 
     def test_tooBigDoesNotEnd(self) -> None:
         """A router that finds the request too large does not end the ping."""

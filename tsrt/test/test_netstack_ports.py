@@ -80,6 +80,7 @@ class TableTests(SynchronousTestCase):
         for scope in (None, 4, 6, A4, A6):
             ports.checkScope(scope)
         self.assertRaises(ValueError, ports.checkPort, 0)
+        ports.checkPort(1)
         ports.checkPort(0, 0)
         ports.checkPort(65535)
         self.assertRaises(ValueError, ports.checkPort, 65536)
@@ -89,6 +90,8 @@ class TableTests(SynchronousTestCase):
         self.assertTrue(ports.covers(None, A6))
         self.assertTrue(ports.covers(4, A4))
         self.assertFalse(ports.covers(4, A6))
+        self.assertTrue(ports.covers(6, A6))
+        self.assertFalse(ports.covers(6, A4))
         self.assertTrue(ports.covers(A4, A4))
         self.assertFalse(ports.covers(A4, B4))
 

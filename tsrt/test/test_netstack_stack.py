@@ -704,6 +704,21 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual(network.a.flows(), [])
         self.assertEqual(network.a.counters.flowsRetired, 1)
 
+    def test_addressRemovedWhileLingering(self) -> None:
+        """A flow that only lingers is forgotten with its address, timers and all."""
+        network = Network()
+        client, server = network.connected()
+        client.shutdownWrite()
+        network.run(1.0)
+        server.shutdownWrite()
+        network.run(1.0)
+        network.a.takeReady()
+        self.assertIsNotNone(network.a.deadline())
+        network.a.setAddresses([A6])
+        self.assertEqual(network.a.flows(), [])
+        self.assertIsNone(network.a.deadline())
+        self.assertIs(client.closeReason, CloseReason.DONE)
+
     def test_timeWaitMakesRoom(self) -> None:
         """At the limit of flows those that only linger are given up."""
         network = Network(limits=StackLimits(flows=4))
