@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from tsrt.netstack import tcpstate
 from tsrt.netstack.receiver import Receiver
-from tsrt.netstack.seq import MASK, precedes, unwrap
+from tsrt.netstack.seq import MASK, unwrap
 from tsrt.netstack.tcb import ControlBlock
 from tsrt.netstack.tcpstate import CloseReason, TCPState
 from tsrt.wire.tcp import ACK, FIN, NO_OPTIONS, PSH, RST, SYN, Segment
@@ -42,11 +42,12 @@ def process(tcb: ControlBlock, segments: list[Segment], now: float) -> None:
     at = 0
     count = len(segments)
     while at < count:
-        if tcb.state is _ESTABLISHED:
+        if at + 1 < count and tcb.state in _SYNCHRONIZED:
             taken = _run(tcb, segments, at, now)
             if taken:
                 at += taken
                 continue
+            at = _lastAcknowledgement(tcb, segments, at)
         _arrive(tcb, segments[at], now)
         at += 1
 
@@ -58,13 +59,17 @@ def _run(tcb: ControlBlock, segments: list[Segment], at: int, now: float) -> int
     @return: how many were taken.
     """
     receiver = tcb.receiver
-    if receiver is None or not receiver.isPlain or tcb.discarding or tcb.stamping:
+    if receiver is None or not receiver.isPlain or tcb.discarding:
         return 0
+    # A stream without a FIN and a state after the handshake: data may come.
     sender = tcb.sender
+    buffer = receiver.buffer
+    stamping = tcb.stamping
+    recent = tcb.recentStamp
     window = sender.window.size >> tcb.windowShift
     ack = sender.una & MASK
-    expected = receiver.buffer.next & MASK
-    room = receiver.edge - receiver.buffer.next
+    expected = buffer.next & MASK
+    room = receiver.edge - buffer.next
     chunks = []
     total = largest = 0
     for index in range(at, len(segments)):
@@ -76,8 +81,13 @@ def _run(tcb: ControlBlock, segments: list[Segment], at: int, now: float) -> int
             or segment.ack != ack
             or segment.window != window
             or not 0 < size <= room
-            or segment.options is not NO_OPTIONS
         ):
+            break
+        options = segment.options
+        if stamping:
+            if options.sacks or _isOld(options.tsValue, recent):
+                break
+        elif options is not NO_OPTIONS:
             break
         chunks.append(segment.packet[segment.start : segment.end])
         expected = (expected + size) & MASK
@@ -87,10 +97,45 @@ def _run(tcb: ControlBlock, segments: list[Segment], at: int, now: float) -> int
             largest = size
     if not total:
         return 0
-    receiver.buffer.extend(chunks, total)
+    if stamping and buffer.next == receiver.acknowledged:
+        tcb.noteStamp(segments[at].options.tsValue, now)
+    buffer.extend(chunks, total)
     receiver.arrived(total, largest, now)
     tcb.mark(tcpstate.READABLE)
     return len(chunks)
+
+
+def _isOld(value: int | None, recent: int) -> bool:
+    """Whether a timestamp is missing or lies before the newest one."""
+    return value is None or ((value - recent) & MASK) >= 0x80000000
+
+
+def _lastAcknowledgement(tcb: ControlBlock, segments: list[Segment], at: int) -> int:
+    """
+    The last of a run of segments that only acknowledge more and more.
+
+    It says all that those before it say, as long as it is a possible one.
+    """
+    sender = tcb.sender
+    segment = segments[at]
+    seq = segment.seq
+    known = sender.una & MASK
+    left = sender.high - sender.una
+    for index in range(at, len(segments)):
+        segment = segments[index]
+        size = (segment.ack - known) & MASK
+        if (
+            segment.start != segment.end
+            or segment.flags != ACK
+            or segment.seq != seq
+            or segment.options is not NO_OPTIONS
+            or not 0 < size <= left
+        ):
+            break
+        known = segment.ack
+        left -= size
+        at = index
+    return at
 
 
 def _arrive(tcb: ControlBlock, segment: Segment, now: float) -> None:
@@ -153,10 +198,7 @@ def _arrive(tcb: ControlBlock, segment: Segment, now: float) -> None:
     if not flags & ACK or not _acknowledge(tcb, segment, seq, flags, now):
         return
     if tcb.stamping and seq <= receiver.acknowledged:
-        value = segment.options.tsValue
-        if value is not None:
-            tcb.recentStamp = value
-            tcb.recentAt = now
+        tcb.noteStamp(segment.options.tsValue, now)
 
     # Seventh, the text.
     if size and tcb.state in _RECEIVING:
@@ -197,7 +239,7 @@ def _stampFits(
     if value is None:
         tcb.wild += 1
         return False
-    if precedes(value, tcb.recentStamp) and now - tcb.recentAt < _STAMP_AGE:
+    if _isOld(value, tcb.recentStamp) and now - tcb.recentAt < _STAMP_AGE:
         tcb.wild += 1
         if segment.end > segment.start:
             receiver.ackNow = True
@@ -330,3 +372,4 @@ def _finished(tcb: ControlBlock, now: float) -> None:
 
 _RECEIVING = (_ESTABLISHED, _FIN_WAIT_1, _FIN_WAIT_2)
 _FINISHING = (_CLOSING, _LAST_ACK)
+_SYNCHRONIZED = (*_RECEIVING, _CLOSE_WAIT, _CLOSING, _LAST_ACK)

@@ -311,6 +311,12 @@ class ControlBlock:
         """Our timestamp: milliseconds from a start of the flow's own."""
         return (int(now * 1000.0) + self.stampOffset) & MASK
 
+    def noteStamp(self, value: int | None, now: float) -> None:
+        """Keep the timestamp of a segment, to be echoed."""
+        if value is not None:
+            self.recentStamp = value
+            self.recentAt = now
+
     def sinceStamp(self, echo: int, now: float) -> float:
         """How many seconds ago we sent the timestamp C{echo}."""
         return ((self.stamp(now) - echo) & MASK) / 1000.0

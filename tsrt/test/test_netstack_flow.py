@@ -416,6 +416,77 @@ class DataTests(SynchronousTestCase):
         self.assertEqual(answers[-1].window, 0)
         self.assertEqual(peer.flow.readable, 4096)
 
+    def test_batchWithStamps(self) -> None:
+        """The short path also takes segments with timestamps, but no old ones."""
+        peer = Peer(TCPOptions(timestamps=True), stamp=100).establish()
+        segments = []
+        for number in range(6):
+            peer.stamp = 101 + number
+            segments.append(peer.segment(0, 1 + 1000 * number, 1, bytes(1000)))
+        segments[4].options.tsValue = 99
+        answers = peer.sendAll(segments)
+        self.assertEqual(peer.flow.readable, 4000)
+        self.assertEqual((answers[-1].ack, answers[-1].options.tsEcho), (4001, 101))
+        self.assertIn((5001, 6001), answers[-1].options.sacks)
+
+    def test_batchWithoutStamps(self) -> None:
+        """Where timestamps are agreed, segments without are not taken."""
+        peer = Peer(TCPOptions(timestamps=True), stamp=100).establish()
+        segments = [
+            peer.segment(0, 1 + 1000 * n, 1, bytes(1000), options=NO_OPTIONS)
+            for n in range(3)
+        ]
+        self.assertEqual(peer.sendAll(segments), [])
+        self.assertEqual(peer.flow.readable, 0)
+
+    def test_batchOfAcknowledgements(self) -> None:
+        """Of a run of acknowledgements the last one counts."""
+        peer = Peer().establish()
+        peer.flow.write(bytes(30 * MSS))
+        peer.take()
+        sent = peer.sendAll(
+            [
+                peer.segment(0, 1, 1 + n * MSS, options=NO_OPTIONS, window=60_000 + n)
+                for n in range(1, 11)
+            ]
+        )
+        # Slow start: ten were acknowledged, so that twenty may follow.
+        self.assertEqual(len(payloads(sent)), 20)
+        self.assertEqual(peer.flow._tcb.sender.window.size, 60_010)
+
+    def test_batchOfDuplicates(self) -> None:
+        """Equal acknowledgements are not taken for one: they are counted."""
+        peer = Peer(sack=False).establish()
+        peer.flow.write(bytes(10 * MSS))
+        peer.take()
+        batch = [peer.segment(0, 1, 1 + MSS, options=NO_OPTIONS) for _ in range(4)]
+        self.assertEqual(payloads(peer.sendAll(batch))[0], (1 + MSS, MSS))
+
+    def test_batchKeepsSack(self) -> None:
+        """Acknowledgements with SACK blocks are all looked at."""
+        peer = Peer().establish()
+        peer.flow.write(bytes(10 * MSS))
+        peer.take()
+        low, high = 1 + 2 * MSS, 1 + 9 * MSS
+        batch = [
+            peer.segment(0, 1, 1, sacks=((low, high),)),
+            peer.segment(0, 1, 1 + MSS, options=NO_OPTIONS),
+        ]
+        self.assertEqual(payloads(peer.sendAll(batch))[0], (1 + MSS, MSS))
+
+    def test_batchWildAcknowledgement(self) -> None:
+        """A wild one at the end of a batch does not hide what came before."""
+        peer = Peer().establish()
+        peer.flow.write(bytes(2 * MSS))
+        peer.take()
+        peer.sendAll(
+            [
+                peer.segment(0, 1, 1 + MSS, options=NO_OPTIONS),
+                peer.segment(0, 1, 1 + 50 * MSS, options=NO_OPTIONS),
+            ]
+        )
+        self.assertEqual(peer.flow.queued, MSS)
+
     def test_outOfOrder(self) -> None:
         """Out-of-order data waits, is reported by SACK, and joins later."""
         peer = Peer().establish()

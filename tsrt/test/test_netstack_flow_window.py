@@ -4,6 +4,8 @@ Tests of L{tsrt.netstack.flow}: windows, small segments, acknowledgements.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.netstack.flow import CloseReason, TCPOptions, TCPState
@@ -267,7 +269,7 @@ class ZeroWindowTests(SynchronousTestCase):
             (probe,) = peer.wait(deadline - peer.now + 1e-6)
             self.assertEqual(payloads([probe]), [(101, 1)])
             peer.send(0, 1, 101, window=0)
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in pairwise(times):
             self.assertGreaterEqual(after, min(before * 1.9, 29))
         self.assertLessEqual(max(times), 60)
 
