@@ -11,15 +11,12 @@ Reference: RFC 9106.
 from __future__ import annotations
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.kdf import argon2
 
 from tsrt.errors import NotSupported
 
-try:
-    from cryptography.hazmat.primitives.kdf.argon2 import Argon2i
-except ImportError:
-    _available = False
-else:
-    _available = True
+# Older versions of the library have the module, with Argon2id alone.
+_Argon2i = getattr(argon2, "Argon2i", None)
 
 _DISABLEMENT_SALT = b"tailscale network-lock disablement salt"
 _ADVICE = "Update the 'cryptography' package to version 47 or newer."
@@ -47,10 +44,10 @@ def argon2i(
     @param associated: data that the result depends on, if any.
     @raise NotSupported: if the libraries cannot do it.
     """
-    if not _available:
+    if _Argon2i is None:
         raise NotSupported("Argon2i is not available", advice=_ADVICE)
     try:
-        function = Argon2i(
+        function = _Argon2i(
             salt=salt,
             length=length,
             iterations=passes,
@@ -61,7 +58,8 @@ def argon2i(
         )
     except UnsupportedAlgorithm:
         raise NotSupported("Argon2i is not available", advice=_ADVICE) from None
-    return function.derive(password)
+    derived: bytes = function.derive(password)
+    return derived
 
 
 def disablementValue(secret: bytes) -> bytes:

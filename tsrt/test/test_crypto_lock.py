@@ -70,7 +70,7 @@ class Argon2iTests(SynchronousTestCase):
 
     def test_oldLibrary(self) -> None:
         """Without the library's help the error says what to update."""
-        self.patch(argon2i, "_available", False)
+        self.patch(argon2i, "_Argon2i", None)
         error = self.assertRaises(NotSupported, argon2i.disablementValue, b"secret")
         self.assertIn("cryptography", error.describe())
 
@@ -80,7 +80,7 @@ class Argon2iTests(SynchronousTestCase):
         def refuse(**options: object) -> None:
             raise UnsupportedAlgorithm("no")
 
-        self.patch(argon2i, "Argon2i", refuse)
+        self.patch(argon2i, "_Argon2i", refuse)
         self.assertRaises(NotSupported, argon2i.disablementValue, b"secret")
 
 

@@ -108,6 +108,12 @@ class RequestTests(SynchronousTestCase):
             message(1, SOFTWARE, fingerprint, fingerprint),
         ):
             self.assertRaises(WireError, stun.parseRequest, datagram)
+        # Even if it is right for a message of that length.
+        longer = message(1, SOFTWARE, attribute(0x8028, bytes(4)), SOFTWARE)
+        crc = zlib.crc32(longer[:32]) ^ 0x5354554E
+        datagram = longer[:36] + crc.to_bytes(4, "big") + SOFTWARE
+        error = self.assertRaises(WireError, stun.parseRequest, datagram)
+        self.assertIn("behind its fingerprint", str(error))
 
     def test_everyBitCounts(self) -> None:
         """A bit changed anywhere is noticed."""

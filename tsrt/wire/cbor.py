@@ -10,7 +10,7 @@ Reference: RFC 8949, CTAP2 canonical form.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from tsrt.errors import WireError
@@ -20,13 +20,12 @@ CBORValue = (
     | int
     | bytes
     | str
-    | list["CBORValue"]
-    | tuple["CBORValue", ...]
-    | dict[int, "CBORValue"]
-    | dict[str, "CBORValue"]
-    | dict[int | str, "CBORValue"]
+    | Sequence["CBORValue"]
+    | Mapping[int, "CBORValue"]
+    | Mapping[str, "CBORValue"]
+    | Mapping[int | str, "CBORValue"]
 )
-"""What can be encoded.  Decoding makes lists, never tuples."""
+"""What can be encoded.  Decoding makes lists and dictionaries."""
 
 MAX_NESTING = 16
 """How many arrays and maps may lie in one another."""
@@ -93,7 +92,7 @@ def _encode(value: CBORValue, depth: int) -> bytes:
         return _head(_TEXT, len(data)) + data
     if depth == MAX_NESTING:
         raise WireError("a CBOR value is nested too deeply")
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         if len(value) > MAX_MAP:
             raise WireError("a CBOR map is too large")
         pairs = sorted(

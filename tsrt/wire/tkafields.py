@@ -21,7 +21,7 @@ Fields = Mapping[int | str, CBORValue]
 
 def asFields(value: CBORValue, what: str) -> Fields:
     """C{value} as a map."""
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         raise WireError(f"a {what} is not a CBOR map")
     return cast("Fields", value)
 
