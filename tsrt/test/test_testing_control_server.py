@@ -449,7 +449,7 @@ class ServiceTests(SynchronousTestCase):
             else:
                 endpoint.result.errback(outcome)
                 self.failureResultOf(waiting, CannotListenError)
-                self.failureResultOf(server.whenListening(), NotRunning)
+                self.failureResultOf(server.whenListening(), CannotListenError)
                 self.successResultOf(server.stopService())
 
     def test_stopLeavesNothing(self):

@@ -129,6 +129,7 @@ class ControlServer(Administration, Conversations, Service):
         self._emptied: list[Deferred[None]] = []
         self._port: IListeningPort | None = None
         self._listening: Deferred[IListeningPort] | None = None
+        self._problem: Failure | None = None
         self._waiting: list[Deferred[str]] = []
         self._core = ControlCore(
             clock,
@@ -155,10 +156,12 @@ class ControlServer(Administration, Conversations, Service):
 
     def startService(self) -> None:
         """Begin to listen; see L{whenListening}."""
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted has no annotations here
+        super().startService()
         self._core.start()
+        self._problem = None
         self._listening = self._endpoint.listen(self.factory)
-        self._listening.addCallbacks(self._bound, self._notBound)
+        self._listening.addCallback(self._bound)
+        self._listening.addErrback(self._notBound)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -188,6 +191,7 @@ class ControlServer(Administration, Conversations, Service):
     def _notBound(self, reason: Failure) -> None:
         self._listening = None
         if not reason.check(CancelledError):
+            self._problem = reason
             _log.error(
                 "the control server cannot listen: {reason}", reason=reason.value
             )
@@ -207,6 +211,8 @@ class ControlServer(Administration, Conversations, Service):
         """
         if self._port is not None:
             return succeed(self.url)
+        if self._problem is not None:
+            return fail(self._problem)
         if self._listening is None:
             return fail(NotRunning("the control server is not listening"))
         waiter: Deferred[str] = Deferred(self._waiting.remove)
@@ -226,7 +232,7 @@ class ControlServer(Administration, Conversations, Service):
         host, port = getattr(address, "host", None), getattr(address, "port", None)
         if host is None or port is None:
             raise NotRunning("the control server has no address yet")
-        host = _WILDCARDS.get(host, host)
+        host = self.config.host or _WILDCARDS.get(host, host)
         if ":" in host:
             host = f"[{host}]"
         return f"http://{host}:{port}"

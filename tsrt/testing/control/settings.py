@@ -58,8 +58,9 @@ class ControlConfig:
     @ivar attributes: node attributes for all nodes.
     @ivar adminToken: the token of the administration interface over HTTP; it
         is off without one.
-    @ivar url: the address that nodes and people reach the server under, if it
-        is another than that of its port.
+    @ivar host: the name or address in the server's URL, if it is another than
+        that of its port.
+    @ivar url: the whole URL, if C{host} is not enough to say it.
     """
 
     domain: str = field(default="tailnet.test", validator=validators.min_len(1))
@@ -79,4 +80,5 @@ class ControlConfig:
     fileSharing: bool = True
     attributes: Mapping[str, tuple[object, ...]] = field(factory=dict)
     adminToken: Secret | None = None
+    host: str = ""
     url: str = ""
