@@ -122,11 +122,15 @@ class MapStream:
         self._feedWatchdog()
         response.deliver(self)
 
-    def _feedWatchdog(self, extra: float = 0.0) -> None:
+    def _feedWatchdog(self) -> None:
+        """The server has shown that it lives; while we sleep it need not."""
+        asleep = 0.0
+        if self._sleeping is not None:
+            asleep = self._sleeping.getTime() - self._reactor.seconds()
         if self._watchdog is None:
             self._watchdog = self._reactor.callLater(WATCHDOG, self._silent)
         elif self._watchdog.active():
-            self._watchdog.reset(WATCHDOG + extra)
+            self._watchdog.reset(WATCHDOG + asleep)
 
     # -- bytes ---------------------------------------------------------------------
 
@@ -200,10 +204,10 @@ class MapStream:
         seconds = min(debug.sleepSeconds, LONGEST_SLEEP)
         debug.sleepSeconds = 0.0
         _log.info("the control server has us sleep for {seconds} s", seconds=seconds)
-        self._feedWatchdog(seconds)
         if self._response is not None:
             self._response.pauseProducing()
         self._sleeping = self._reactor.callLater(seconds, self._wake)
+        self._feedWatchdog()
         return True
 
     def _wake(self) -> None:
