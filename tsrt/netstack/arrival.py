@@ -204,7 +204,7 @@ def _arrive(tcb: ControlBlock, segment: Segment, now: float) -> None:
     if size and tcb.state in _RECEIVING:
         if tcb.discarding:
             # Nobody will read it, and the peer should know (RFC 9293 3.6.1).
-            tcb.reset(CloseReason.RESET)
+            tcb.reset(CloseReason.ABORTED)
             return
         _text(tcb, receiver, segment, seq, now)
 

@@ -281,12 +281,14 @@ class TCPFlow:
         What was written still goes out, unless our SYN is not answered yet.
         Data that arrives from now on resets the flow, and so does data that
         was not read: the peer must not believe that it was taken (RFC 9293
-        section 3.10.4, RFC 2525 section 2.17).
+        section 3.10.4, RFC 2525 section 2.17).  A peer that keeps its window
+        closed is not waited for without end any more.
         """
         tcb = self._tcb
         if tcb.discarding:
             return
         tcb.discarding = True
+        tcb.sender.patient = False
         receiver = tcb.receiver
         if tcb.closeReason is not None:
             if receiver is not None:
@@ -406,7 +408,7 @@ class TCPFlow:
         mtu = max(mtu, least)
         if mtu < tcb.mtu and tcb.state is not _CLOSED:
             tcb.mtu = mtu
-            tcb.resize(now, True)
+            tcb.resize(now, tcb.established)
             self._want()
 
     def unreachable(self, now: float, hard: bool) -> None:

@@ -17,8 +17,12 @@ from tsrt.netstack.congestion import CongestionControl
 from tsrt.netstack.recovery import FAST, LOSS, OPEN, Recovery
 from tsrt.netstack.rtt import RTTEstimator, Stopwatch
 from tsrt.netstack.sendbuf import SendBuffer
+from tsrt.netstack.sizing import sizeOfNewData
 from tsrt.netstack.tailprobe import TailProbe
 from tsrt.netstack.window import PeerWindow, PersistTimer
+
+_LEAST_TIMEOUTS = 3
+"""Expiries of a timer before silence is taken for death: time may have leapt."""
 
 
 class Sender:
@@ -33,6 +37,8 @@ class Sender:
     @ivar mss: bytes of payload in a full segment, options taken off.
     @ivar finQueued: whether a FIN follows the data.
     @ivar noDelay: whether small segments go out at once.
+    @ivar patient: whether a peer that keeps its window closed, and answers, is
+        waited for without end.
     @ivar retransmitAt: when the retransmission timer expires.
     @ivar timeouts: expiries of that timer since the last progress.
     @ivar retransmissions: segments sent again.
@@ -56,6 +62,7 @@ class Sender:
         "mss",
         "noDelay",
         "nxt",
+        "patient",
         "persist",
         "recovery",
         "retransmissions",
@@ -90,6 +97,7 @@ class Sender:
         self.mss = mss
         self.finQueued = False
         self.noDelay = noDelay
+        self.patient = True
         self.timeouts = 0
         self.retransmissions = 0
         self.timerFires = 0
@@ -221,7 +229,8 @@ class Sender:
                 self._watch.stop()
         if not self.window.size:
             # The peer lives and has no room; that may last.
-            self._progress = now
+            if self.patient:
+                self._progress = now
         elif self.persist.count and self.window.edge > self.una:
             # The window opened.  The byte of the last probe goes out again
             # with the segment that it belongs to.
@@ -324,7 +333,14 @@ class Sender:
                 # Congestion alone never cuts a segment short.
                 usable = room // mss * mss
                 self._blockedAt = nxt + max(usable, 0)
-            size = self._sized(queued, usable, count)
+            size = sizeOfNewData(
+                queued,
+                usable,
+                count,
+                mss,
+                self.window.largest,
+                self.noDelay or self.finQueued or una >= self._smallEnd,
+            )
             if size:
                 return nxt, nxt + size
             if usable > 0 or room < mss:
@@ -332,27 +348,6 @@ class Sender:
         if recovery.mode == FAST and recovery.selective and room >= mss:
             return recovery.extra(una, nxt, mss)
         return None
-
-    def _sized(self, queued: int, usable: int, count: int) -> int:
-        """
-        How much new data to send: whole segments, and perhaps a small one.
-
-        A small segment waits while another one is in flight (Nagle, in the
-        variant of Minshall, which does not hold back the tail of a larger
-        piece).  The peer's window alone makes a segment small only if it is
-        half of the largest that there ever was (silly window avoidance).
-        """
-        mss = self.mss
-        if queued <= usable and queued <= count * mss:
-            if self.noDelay or self.finQueued or self.una >= self._smallEnd:
-                return queued
-            return queued - queued % mss
-        size = min(queued, usable, count * mss)
-        if size >= mss:
-            return size - size % mss
-        if size > 0 and size * 2 >= self.window.largest:
-            return size
-        return 0
 
     def _probe(self) -> tuple[int, int] | None:
         """The byte that probes a closed window, or what a small one admits."""
@@ -452,10 +447,13 @@ class Sender:
         at = self.retransmitAt
         if at is None:
             at = self.persist.at
-            if at is None:
-                return None
-        elif self.tail.at is not None and self.tail.at < at:
-            at = self.tail.at
+            if at is None or self.persist.count < _LEAST_TIMEOUTS:
+                return at
+        else:
+            if self.tail.at is not None and self.tail.at < at:
+                at = self.tail.at
+            if self.timeouts < _LEAST_TIMEOUTS:
+                return at
         dead = self._progress + self.userTimeout
         return at if at < dead else dead
 
@@ -463,25 +461,27 @@ class Sender:
         """
         Do what is due.
 
-        @return: whether the flow can go on; not after L{userTimeout} seconds
-            without progress.
+        @return: whether the flow can go on; not after C{userTimeout} seconds
+            and several attempts without progress.
         """
         persist = self.persist
-        if self.retransmitAt is None and persist.at is None:
-            return True
-        if now >= self._progress + self.userTimeout:
-            return False
+        overdue = now >= self._progress + self.userTimeout
         if self.retransmitAt is not None:
+            if overdue and self.timeouts >= _LEAST_TIMEOUTS:
+                return False
             if now >= self.retransmitAt:
                 self._timedOut(now)
             elif self.tail.at is not None and now >= self.tail.at:
                 self.tail.at = None
                 self.tail.due = True
                 self.retransmitAt = now + self.rtt.timeout
-        elif persist.at is not None and now >= persist.at:
-            persist.count += 1
-            persist.due = True
-            persist.start(now, self.rtt.timeout, self.userTimeout)
+        elif persist.at is not None:
+            if overdue and persist.count >= _LEAST_TIMEOUTS:
+                return False
+            if now >= persist.at:
+                persist.count += 1
+                persist.due = True
+                persist.start(now, self.rtt.timeout, self.userTimeout)
         return True
 
     def _timedOut(self, now: float) -> None:

@@ -625,6 +625,18 @@ class PathMTUTests(SynchronousTestCase):
         peer.flow.reducePathMTU(68, peer.now)
         self.assertEqual(payloads(peer.take())[0], (1, 536))
 
+    def test_whileOpening(self) -> None:
+        """Before the handshake it only makes the segments to come smaller."""
+        peer = Peer()
+        peer.take()
+        peer.flow.reducePathMTU(1000, peer.now)
+        self.assertEqual(peer.take(), [])
+        (syn,) = peer.wait(1)
+        self.assertEqual(syn.options.mss, 960)
+        peer.send(SYN, 0, 1, options=peer.offers)
+        peer.flow.write(bytes(5000))
+        self.assertEqual(payloads(peer.take())[0], (1, 960))
+
     def test_ipv6Floor(self) -> None:
         """IPv6 packets of 1280 bytes always pass (RFC 8200)."""
         pair = Pair(ipv6=True, mtu=1500)

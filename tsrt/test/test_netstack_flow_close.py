@@ -295,6 +295,7 @@ class ReleaseTests(SynchronousTestCase):
         peer.take()
         (reset,) = peer.send(0, 1, 2, b"hello?")
         self.assertTrue(reset.flags & RST)
+        self.assertIs(peer.flow.closeReason, CloseReason.ABORTED)
         self.assertTrue(peer.flow.retired)
 
     def test_unreadData(self) -> None:
@@ -320,6 +321,18 @@ class ReleaseTests(SynchronousTestCase):
         self.assertTrue(reset.flags & RST)
         self.assertTrue(peer.flow.retired)
         self.assertIs(peer.flow.closeReason, CloseReason.DONE)
+
+    def test_closedWindow(self) -> None:
+        """Nor is a peer that answers but never opens its window (T-reap)."""
+        peer = Peer(TCPOptions(userTimeout=60.0)).establish()
+        peer.send(0, 1, 1, window=0)
+        peer.flow.write(b"unwanted")
+        peer.flow.release(peer.now)
+        for _ in range(14):
+            peer.wait(5)
+            peer.send(0, 1, 1, window=0)
+        self.assertIs(peer.flow.closeReason, CloseReason.TIMEOUT)
+        self.assertTrue(peer.flow.retired)
 
     def test_afterHalfClose(self) -> None:
         """The wait also begins when the write side was shut long before."""

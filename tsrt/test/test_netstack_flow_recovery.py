@@ -355,6 +355,17 @@ class RetransmissionTimerTests(LossCase):
         peer.wait(25)
         self.assertIsNone(peer.flow.closeReason)
 
+    def test_timeLeaps(self) -> None:
+        """A machine that slept tries again before it gives a flow up."""
+        peer = self.flying()
+        peer.now += 10_000
+        peer.flow.tick(peer.now)
+        self.assertIsNone(peer.flow.closeReason)
+        self.assertIn((1, MSS), payloads(peer.take()))
+        peer.send(0, 1, at(10))
+        self.assertEqual(peer.flow.queued, 0)
+        self.assertIsNone(peer.flow.deadline())
+
     def test_finCounts(self) -> None:
         """A FIN that nobody acknowledges ends the flow as well (T-reap)."""
         peer = Peer(TCPOptions(userTimeout=30.0)).establish()
