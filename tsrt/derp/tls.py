@@ -14,7 +14,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
+import warnings
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -60,7 +62,10 @@ def _isAddress(name: str) -> bool:
 
 def _commonName(certificate: x509.Certificate) -> str:
     try:
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        with warnings.catch_warnings():
+            # A name that tells a key is longer than names may be.
+            warnings.simplefilter("ignore")
+            names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except ValueError:
         return ""
     return str(names[0].value) if names else ""
@@ -146,7 +151,13 @@ class _Judgement:
 
     def __init__(self, protocol: TLSMemoryBIOProtocol) -> None:
         self.protocol = protocol
+        self.isAccepted = False
         self.problem: RelayCertificateError | None = None
+
+
+# By the connection, because Twisted has its own use for the one place that
+# OpenSSL offers for such things.
+_judgements: WeakKeyDictionary[SSL.Connection, _Judgement] = WeakKeyDictionary()
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -194,7 +205,7 @@ class RelayTLS:
         if self._context is None:
             self._context = self._makeContext()
         connection = SSL.Connection(self._context, None)
-        connection.set_app_data(_Judgement(tlsProtocol))
+        _judgements[connection] = _Judgement(tlsProtocol)
         if self._serverName and not _isAddress(self._serverName):
             connection.set_tlsext_host_name(self._serverName.encode("ascii"))
         connection.set_connect_state()
@@ -208,8 +219,8 @@ class RelayTLS:
         depth: int,
         ok: int,
     ) -> bool:
-        judgement = connection.get_app_data()
-        if not ok and judgement.problem is None:
+        judgement = _judgements.get(connection)
+        if not ok and judgement is not None and judgement.problem is None:
             reason = _CHAIN_PROBLEMS.get(code, f"not trusted (code {code})")
             judgement.problem = RelayCertificateError(
                 f"the relay's certificate is {reason}"
@@ -217,18 +228,26 @@ class RelayTLS:
         return bool(ok)
 
     def _progress(self, connection: SSL.Connection, where: int, ret: int) -> None:
-        if not where & SSL.SSL_CB_HANDSHAKE_DONE or self._check is None:
+        if not where & SSL.SSL_CB_HANDSHAKE_DONE:
             return
-        judgement = connection.get_app_data()
+        # No exception finds its way through OpenSSL, so that whatever goes
+        # wrong here must end in a connection that was not accepted.
+        judgement = _judgements.get(connection)
+        if judgement is None or judgement.isAccepted:
+            return
         try:
-            self._check(connection)
+            if self._check is not None:
+                self._check(connection)
         except RelayCertificateError as problem:
             judgement.problem = problem
             judgement.protocol.failVerification(Failure(problem))
-        except Exception:
-            # An exception does not find its way through OpenSSL, and whatever
-            # it is, the certificate was not found to be right.
-            judgement.protocol.failVerification(Failure())
+        except Exception as error:
+            judgement.problem = RelayCertificateError(
+                f"the relay's certificate cannot be judged: {error}"
+            )
+            judgement.protocol.failVerification(Failure(judgement.problem))
+        else:
+            judgement.isAccepted = True
 
 
 _CODES = SSL.X509VerificationCodes
@@ -264,13 +283,24 @@ def relayTLS(
     return RelayTLS(node.hostName, trustRoot, checkName(node.certName or node.hostName))
 
 
+def _judgementOf(transport: object) -> _Judgement | None:
+    handle = getattr(transport, "getHandle", lambda: None)()
+    return _judgements.get(handle) if isinstance(handle, SSL.Connection) else None
+
+
+def certificateAccepted(transport: object) -> bool:
+    """
+    Whether a TLS transport was made by a L{RelayTLS} which found everything to
+    be right.  Nothing may be said to a relay before.
+    """
+    judgement = _judgementOf(transport)
+    return judgement is not None and judgement.isAccepted
+
+
 def certificateProblem(transport: object) -> RelayCertificateError | None:
     """What was wrong with the certificate of a TLS transport, if anything."""
-    handle = getattr(transport, "getHandle", lambda: None)()
-    if not isinstance(handle, SSL.Connection):
-        return None
-    judgement = handle.get_app_data()
-    return judgement.problem if isinstance(judgement, _Judgement) else None
+    judgement = _judgementOf(transport)
+    return None if judgement is None else judgement.problem
 
 
 def announcedKey(transport: object) -> bytes | None:

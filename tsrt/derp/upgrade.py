@@ -28,8 +28,8 @@ from tsrt.derp.failures import (
     RelayRefused,
     RelayUnreachable,
 )
-from tsrt.derp.tls import announcedKey, certificateProblem
-from tsrt.errors import RelayError, WireError
+from tsrt.derp.tls import announcedKey, certificateAccepted, certificateProblem
+from tsrt.errors import RelayCertificateError, RelayError, WireError
 from tsrt.wire import derp
 from tsrt.wire.derp import FrameSplitter, FrameType
 from tsrt.wire.httphead import ResponseHeadParser
@@ -109,8 +109,13 @@ class UpgradeProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         """See L{IHandshakeListener}."""
-        if certificateProblem(self.transport) is None:
+        if certificateAccepted(self.transport):
             self._request(announcedKey(self.transport))
+        else:
+            self._fail(
+                certificateProblem(self.transport)
+                or RelayCertificateError("the relay's certificate was not judged")
+            )
 
     def _request(self, serverKey: bytes | None) -> None:
         if self.transport is None or self._isOver:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ipaddress
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -177,17 +178,21 @@ def metaCertificate(publicKey: bytes, version: int = 2) -> x509.Certificate:
     @param version: the version of the DERP protocol.
     """
     key = ed25519.Ed25519PrivateKey.generate()
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.COMMON_NAME, META_PREFIX + publicKey.hex())]
-    )
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(version)
-        .not_valid_before(_now() - 30 * _DAY)
-        .not_valid_after(_now() + 30 * _DAY)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, None)
-    )
+    with warnings.catch_warnings():
+        # The name is longer than names may be, which no client minds.
+        warnings.simplefilter("ignore")
+        common: x509.NameAttribute[str] = x509.NameAttribute(
+            NameOID.COMMON_NAME, META_PREFIX + publicKey.hex(), _validate=False
+        )
+        name = x509.Name([common])
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
+        return (
+            builder.public_key(key.public_key())
+            .serial_number(version)
+            .not_valid_before(_now() - 30 * _DAY)
+            .not_valid_after(_now() + 30 * _DAY)
+            .add_extension(
+                x509.BasicConstraints(ca=False, path_length=None), critical=True
+            )
+            .sign(key, None)
+        )

@@ -43,7 +43,7 @@ from tsrt.keys import NodeKey, NodePublic
 from tsrt.tailcfg import DERPNode
 from tsrt.testing.certificates import TestCertificate, metaCertificate
 from tsrt.testing.derpclient import ClientConnection
-from tsrt.testing.derphttp import DERPHTTPProtocol
+from tsrt.testing.derphttp import DERPHTTPProtocol, Request
 from tsrt.wire.classify import looksLikeDisco
 from tsrt.wire.derp import PeerGoneReason
 from tsrt.wire.derpinfo import ServerInfo
@@ -170,9 +170,10 @@ class DERPServer(Service):
         self._listening.addCallbacks(self._listens, self._listenFailed)
 
     def _protocol(self) -> DERPHTTPProtocol:
-        return DERPHTTPProtocol(
-            self.publicKey, lambda: ClientConnection(self), self._requested
-        )
+        return DERPHTTPProtocol(self.publicKey, self._connection, self._requested)
+
+    def _connection(self, request: Request) -> ClientConnection:
+        return ClientConnection(self, request.headers.get("ideal-node", ""))
 
     def _requested(self, path: str) -> None:
         if len(self.requests) < 1000 or path in self.requests:

@@ -58,12 +58,20 @@ class Phase(enum.Enum):
 
 @implementer(IPushProducer)
 class ClientConnection(Protocol):
-    """Speaks DERP with one client, from the server key on."""
+    """
+    Speaks DERP with one client, from the server key on.
 
-    def __init__(self, server: DERPServer) -> None:
+    @ivar key: the client's raw node key, once it has logged in.
+    @ivar info: what the client said of itself.
+    @ivar isHome: whether the client calls this relay its home.
+    """
+
+    def __init__(self, server: DERPServer, idealNode: str = "") -> None:
         """
         @param server: the server that the connection belongs to.
+        @param idealNode: which server the client would rather have reached.
         """
+        self.idealNode = idealNode
         self.key = b""
         self.info = ClientInfo()
         self.isHome = False

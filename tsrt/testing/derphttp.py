@@ -106,12 +106,13 @@ class DERPHTTPProtocol(Protocol):
     def __init__(
         self,
         publicKey: bytes,
-        relay: Callable[[], IProtocol],
+        relay: Callable[[Request], IProtocol],
         onRequest: Callable[[str], None],
     ) -> None:
         """
         @param publicKey: the key of the server.
-        @param relay: makes the protocol that takes over after an upgrade.
+        @param relay: makes the protocol that takes over after an upgrade, given
+            the request for it.
         @param onRequest: told the path of each request.
         """
         self._publicKey = publicKey
@@ -189,7 +190,7 @@ class DERPHTTPProtocol(Protocol):
                 f"Derp-Public-Key: {self._publicKey.hex()}",
             )
             self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
-        self._inner = self._relay()
+        self._inner = self._relay(request)
         self._inner.makeConnection(self.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
