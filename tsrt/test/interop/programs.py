@@ -66,6 +66,7 @@ class Program(ProcessProtocol):
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
         self._path = log
+        log.parent.mkdir(parents=True, exist_ok=True)
         self._log = open(log, "ab")  # noqa: SIM115  # closed with the process
         self.ended: Deferred[None] = Deferred()
         self.isRunning = True

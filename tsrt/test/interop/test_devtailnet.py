@@ -1,0 +1,95 @@
+"""Real Tailscale nodes on our own control server, relay and STUN server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from tsrt.tailcfg import DERPMap, DERPNode, DERPRegion
+from tsrt.test.interop.programs import ProgramFailed, eventually
+from tsrt.test.interop.scenario import ScenarioTestCase, TrafficMixin
+from tsrt.testing.certificates import selfSigned
+from tsrt.testing.control import ControlConfig, ControlServer
+from tsrt.testing.derp import DERPServer
+from tsrt.testing.stun import STUNServer
+
+
+class DevTailnetTests(TrafficMixin, ScenarioTestCase):
+    """What a tailnet of ours is to foreign nodes."""
+
+    async def prepare(self) -> None:
+        """Start the servers on the test's end of the link."""
+        address = self.namespace.hostAddress
+        relay = DERPServer(
+            self.reactor,
+            TCP4ServerEndpoint(self.reactor, 0, interface=address),
+            certificate=selfSigned([address]),
+        )
+        relay.startService()
+        self.addCleanup(relay.stopService)
+        stun = STUNServer(self.reactor, 0, address)
+        stun.startService()
+        self.addCleanup(stun.stopService)
+        derpPort = await relay.whenListening()
+        node = DERPNode(
+            name="900a",
+            regionID=900,
+            hostName=address,
+            ipv4=address,
+            ipv6="none",
+            derpPort=derpPort,
+            stunPort=stun.port,
+            insecureForTests=True,
+        )
+        region = DERPRegion(
+            regionID=900, regionCode="dev", regionName="Dev", nodes=[node]
+        )
+        self.control = ControlServer(
+            self.reactor,
+            TCP4ServerEndpoint(self.reactor, 0, interface=address),
+            ControlConfig(
+                derpMap=DERPMap(regions={900: region}, omitDefaultRegions=True)
+            ),
+        )
+        self.control.startService()
+        self.addCleanup(self.control.stopService)
+        self.controlURL = await self.control.whenListening()
+        self.authKey = self.control.createAuthKey(reusable=True).text
+
+    def test_wrongAuthKey(self) -> Any:
+        """A real node is told that its auth key is not known."""
+        return Deferred.fromCoroutine(self._wrongAuthKey())
+
+    async def _wrongAuthKey(self) -> None:
+        with self.assertRaises(ProgramFailed):
+            await self.startPeer("gopeer", authkey="tskey-auth-wrong")
+
+    def test_deltas(self) -> Any:
+        """A real node that leaves, and one that comes, shows in our netmap."""
+        return Deferred.fromCoroutine(self._deltas())
+
+    async def _deltas(self) -> None:
+        node = await self.startNode("ours")
+        self.assertEqual(node.peers(), ())
+        await self.startPeer("gopeer", ephemeral=True)
+        await eventually(
+            self.reactor,
+            lambda: [p for p in node.peers() if p.online],
+            "the peer is online",
+        )
+        peer = self.peers["gopeer"]
+        await eventually(
+            self.reactor,
+            lambda: self._seesUs(peer),
+            "the real node sees ours",
+        )
+        await peer.call("quit")
+        await eventually(self.reactor, lambda: not node.peers(), "the peer is gone")
+
+    async def _seesUs(self, peer: Any) -> bool:
+        status = await peer.call("status")
+        return any(
+            p["name"] == "ours.tailnet.test" and p["online"] for p in status["peers"]
+        )
