@@ -9,16 +9,22 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from tsrt.errors import WireError
+from tsrt.netstack.egress import isUnicast
 from tsrt.wire.icmp import (
     HEADER_LENGTH,
+    V4_ECHO_REQUEST,
     V4_ERROR_LIMIT,
     V4_FRAGMENTATION_NEEDED,
+    V4_HOST_UNREACHABLE,
     V4_PARAMETER_PROBLEM,
     V4_PORT_UNREACHABLE,
     V4_PROTOCOL_UNREACHABLE,
     V4_TIME_EXCEEDED,
     V4_UNREACHABLE,
+    V6_ECHO_REQUEST,
     V6_ERROR_LIMIT,
+    V6_NO_ROUTE,
     V6_PACKET_TOO_BIG,
     V6_PARAMETER_PROBLEM,
     V6_PORT_UNREACHABLE,
@@ -28,9 +34,18 @@ from tsrt.wire.icmp import (
     ICMPMessage,
     Quotation,
     buildICMP,
+    parseICMP,
     parseQuotation,
 )
-from tsrt.wire.ip import IPV4_HEADER, IPV6_HEADER, IPHeader
+from tsrt.wire.ip import (
+    IPV4_HEADER,
+    IPV6_HEADER,
+    PROTOCOL_ICMP,
+    PROTOCOL_ICMPV6,
+    IPHeader,
+    buildIP,
+    parseIP,
+)
 
 _V4_PROHIBITED = (9, 10, 13)
 
@@ -126,9 +141,52 @@ def buildPortUnreachable(header: IPHeader) -> bytes:
     """
     if header.version == 4:
         kind, code = V4_UNREACHABLE, V4_PORT_UNREACHABLE
-        room = V4_ERROR_LIMIT - IPV4_HEADER - HEADER_LENGTH
     else:
         kind, code = V6_UNREACHABLE, V6_PORT_UNREACHABLE
+    return buildICMP(header.destination, header.source, kind, code, 0, _quote(header))
+
+
+def _quote(header: IPHeader) -> bytes:
+    """As much of a packet as an error about it may quote."""
+    if header.version == 4:
+        room = V4_ERROR_LIMIT - IPV4_HEADER - HEADER_LENGTH
+    else:
         room = V6_ERROR_LIMIT - IPV6_HEADER - HEADER_LENGTH
-    quoted = header.packet[: min(header.end, room)]
-    return buildICMP(header.destination, header.source, kind, code, 0, quoted)
+    return header.packet[: min(header.end, room)]
+
+
+def buildNoRoute(packet: bytes) -> bytes | None:
+    """
+    The packet that a router would send back for one that it cannot forward.
+
+    Given back to the stack that C{packet} came from, it ends connection
+    attempts at once that would otherwise time out.
+
+    @param packet: a whole packet that our stack made.
+    @return: a whole packet; L{None} where there must be no error: for other
+        than unicast, for later fragments, and for ICMP errors.
+    """
+    try:
+        header = parseIP(packet)
+        if header.isFragment and header.fragmentOffset:
+            return None
+        if header.protocol == PROTOCOL_ICMP:
+            kind = parseICMP(packet, header.start, header.end).type
+            if kind != V4_ECHO_REQUEST:
+                return None
+        elif header.protocol == PROTOCOL_ICMPV6:
+            kind = parseICMP(packet, header.start, header.end).type
+            if kind != V6_ECHO_REQUEST:
+                return None
+    except WireError:
+        return None
+    remote, local = header.destination, header.source
+    if not isUnicast(remote):
+        return None
+    if header.version == 4:
+        kind, code, protocol = V4_UNREACHABLE, V4_HOST_UNREACHABLE, PROTOCOL_ICMP
+    else:
+        kind, code, protocol = V6_UNREACHABLE, V6_NO_ROUTE, PROTOCOL_ICMPV6
+    return buildIP(
+        remote, local, protocol, buildICMP(remote, local, kind, code, 0, _quote(header))
+    )

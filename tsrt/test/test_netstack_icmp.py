@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tsrt.errors import NoFreePort
 from tsrt.netstack.flow import CloseReason
 from tsrt.netstack.icmp import PingFailure
+from tsrt.netstack.icmperrors import buildNoRoute
 from tsrt.netstack.limits import StackLimits
 from tsrt.netstack.ports import AddressNotAvailable
 from tsrt.netstack.stack import Stack
@@ -309,6 +310,46 @@ class PortUnreachableTests(SynchronousTestCase):
         """A fragment alone causes no error."""
         self.stack.receive(self.datagrams(3000)[:1], 0.0)
         self.assertEqual(self.stack.drain(0.0), [])
+
+
+class NoRouteTests(SynchronousTestCase):
+    """What a router says to packets that it cannot forward."""
+
+    def test_connecting(self) -> None:
+        """Given back to the stack, it ends an attempt to connect at once."""
+        stack = makeStack(A4, A6)
+        for remote in (B4, B6):
+            flow = stack.connectTCP(remote, 80, 0.0)
+            (syn,) = stack.drain(0.0)
+            answer = buildNoRoute(syn)
+            assert answer is not None
+            stack.receive([answer], 0.0)
+            self.assertIs(flow.closeReason, CloseReason.UNREACHABLE)
+
+    def test_datagramsAndPings(self) -> None:
+        """Datagrams and pings learn of it, large ones too, and once."""
+        stack = makeStack(A4, A6)
+        for remote in (B4, B6):
+            binding = stack.bindUDP(0)
+            binding.send(bytes(5000), remote, 9, 0.0)
+            ping = stack.ping(remote, b"x", 0.0)
+            made = [buildNoRoute(packet) for packet in stack.drain(0.0)]
+            self.assertEqual(made.count(None), len(made) - 2)
+            stack.receive([packet for packet in made if packet is not None], 0.0)
+            self.assertEqual(len(binding.errors), 1)
+            self.assertIs(ping.failure, PingFailure.UNREACHABLE)
+
+    def test_noErrorAboutErrors(self) -> None:
+        """Errors, replies, multicast and rubbish cause none."""
+        for wrong in (
+            *packets(A4, B4, 3, 3, 0, bytes(28)),
+            *packets(A6, B6, 1, 4, 0, bytes(48)),
+            *packets(A6, B6, 129, 0, 0, bytes(48)),
+            *buildPackets(A4, bytes((224, 0, 0, 1)), 17, bytes(8), 1280, 0),
+            *buildPackets(A4, B4, 1, b"x", 1280, 0),
+            b"rubbish",
+        ):
+            self.assertIsNone(buildNoRoute(wrong))
 
 
 class FlowErrorTests(SynchronousTestCase):

@@ -305,6 +305,11 @@ class HeaderTemplate:
         return made
 
 
+def buildIP(source: bytes, destination: bytes, protocol: int, payload: bytes) -> bytes:
+    """Build one atomic packet around C{payload}, which has to fit."""
+    return HeaderTemplate(source, destination, protocol).header(len(payload)) + payload
+
+
 def buildPackets(
     source: bytes,
     destination: bytes,
