@@ -16,7 +16,7 @@ from twisted.python.usage import UsageError
 from tsrt.errors import ConfigError, TSRTError
 from tsrt.keys import Secret
 from tsrt.testing.devtailnet import DevSettings, DevTailnet
-from tsrt.testing.policy import Policy
+from tsrt.testing.policy import parsePolicy
 
 MAX_REGIONS = 20
 """How many relay regions may be asked for."""
@@ -93,7 +93,7 @@ class Options(UsageOptions):
             return ""
         try:
             text = Path(self["policy"]).expanduser().read_text("utf-8")
-            Policy.parse(text)
+            parsePolicy(text)
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             raise UsageError(f"--policy {self['policy']}: {error}") from None
         return text

@@ -117,6 +117,16 @@ class FrontTests(SynchronousTestCase):
         answers += client.pipe.take()
         self.assertEqual(1000, answers.count(b"HTTP/1.1 200 OK"))
 
+    def test_failingHandler(self):
+        """A mistake in the server costs one request, and is logged."""
+
+        def fail():
+            raise RuntimeError("a mistake")
+
+        self.harness.server._site.wallTime = fail
+        self.assertEqual(500, self.harness.client().get("/a/x")[0])
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+
     def test_date(self):
         """Answers carry the calendar time, by which clients see a wrong clock."""
         answer = self.harness.client().http(b"GET / HTTP/1.1\r\n\r\n")

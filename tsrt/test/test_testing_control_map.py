@@ -545,6 +545,42 @@ class DeltaTests(SynchronousTestCase):
         )
         self.assertEqual(["100.64.7.7/32"], self.frame(self.peer)["Node"]["Addresses"])
 
+    def test_shells(self):
+        """Rules about shells reach the nodes that they are about."""
+        rule = {
+            "action": "accept",
+            "src": ["100.64.0.1"],
+            "dst": ["100.64.0.2"],
+            "users": ["root"],
+        }
+        self.server.setPolicy(json.dumps({"ssh": [rule]}))
+        frame = self.frame(self.peer)
+        [told] = frame["SSHPolicy"]["rules"]
+        self.assertEqual("100.64.0.1", told["principals"][0]["nodeIP"])
+        self.assertIn("https://tailscale.com/cap/ssh", frame["Node"]["CapMap"])
+        self.assertNotIn("SSHPolicy", self.frame())
+        self.server.setPolicy("")
+        self.assertEqual({"rules": []}, self.frame(self.peer)["SSHPolicy"])
+
+    def test_signature(self):
+        """A node-key signature is a patch when it comes, a whole node when not."""
+        tailnet, record = self.server._core.tailnet, self.server.node("p")
+        tailnet.update(record, keySignature=b"sig")
+        self.assertEqual(
+            {"PeersChangedPatch": [{"NodeID": 2, "KeySignature": "c2ln"}]},
+            self.frame(),
+        )
+        tailnet.update(record, keySignature=b"")
+        self.assertNotIn("KeySignature", self.frame()["PeersChanged"][0])
+
+    def test_version(self):
+        """A client's new version is a patch."""
+        self.peer.version = 146
+        self.peer.update()
+        self.assertEqual(
+            {"PeersChangedPatch": [{"NodeID": 2, "Cap": 146}]}, self.frame()
+        )
+
     def test_raw(self):
         """A test may send any frame at all."""
         self.server.sendRaw("n", MapResponse(domain="odd"))

@@ -141,6 +141,20 @@ class ConnectionTests(SynchronousTestCase):
         ):
             self.assertEqual(501, self.client.request(path, b"{}", method).status)
 
+    def test_failingHandler(self):
+        """A mistake in the server costs one request, and is logged."""
+
+        def fail():
+            raise RuntimeError("a mistake")
+
+        core = self.harness.server._core
+        good, core.api.wallTime = core.api.wallTime, fail
+        response = self.node.register()
+        self.assertEqual((500, "internal error"), (response.status, response.text))
+        self.assertEqual(1, len(self.flushLoggedErrors(RuntimeError)))
+        core.api.wallTime = good
+        self.assertEqual(200, self.node.register().status)
+
     def test_resetInTheSameBreath(self):
         """A request that is reset before it is answered does no harm."""
         for _ in range(5):

@@ -19,6 +19,8 @@ from tsrt.testing.policy import (
     PortRange,
     Subject,
     checkTests,
+    parsePolicy,
+    shellRules,
 )
 from tsrt.testing.policy.compile import INTERNET
 from tsrt.testing.policy.hujson import MAX_DEPTH, parseHuJSON
@@ -50,7 +52,7 @@ ALL = (ALICE1, ALICE2, BOB, WEB, ROUTER, EXIT)
 
 def compiled(**sections):
     """The sections of a policy, compiled for all nodes above."""
-    return CompiledPolicy(Policy.parse(json.dumps(sections)), ALL)
+    return CompiledPolicy(parsePolicy(json.dumps(sections)), ALL)
 
 
 def acl(src, dst, **more):
@@ -140,7 +142,7 @@ class HuJSONTests(SynchronousTestCase):
     def test_onlyPolicyErrors(self, text):
         """Whatever the text, only L{PolicyError} comes out."""
         try:
-            Policy.parse(text)
+            parsePolicy(text)
         except PolicyError:
             pass
 
@@ -151,7 +153,7 @@ class ParsingTests(SynchronousTestCase):
     def refused(self, document, path, words):
         """The document is refused with a path and some words."""
         text = json.dumps(document, indent=1)
-        error = self.assertRaises(PolicyError, Policy.parse, text)
+        error = self.assertRaises(PolicyError, parsePolicy, text)
         self.assertIn(path, str(error))
         self.assertIn(words, str(error))
         self.assertGreater(error.line, 0)
@@ -199,6 +201,13 @@ class ParsingTests(SynchronousTestCase):
             ({"tagOwners": {"tag:web": ["*"]}}, "tagOwners.tag:web[0]", "not poss"),
             ({"autoApprovers": {"x": []}}, "autoApprovers.x", "unknown"),
             ({"nodeAttrs": [{"ipPool": []}]}, "nodeAttrs[0].ipPool", "not supported"),
+            ({"ssh": [{"action": "deny"}]}, "ssh[0].action", "'accept' or 'check'"),
+            ({"ssh": [{"action": "accept"}]}, "ssh[0].users", "needs users"),
+            (
+                {"ssh": [{"action": "accept", "users": ["x"], "recorder": []}]},
+                "ssh[0].recorder",
+                "not supported",
+            ),
             ({"tests": [{"src": "*"}]}, "tests[0].src", "one source"),
             (
                 {"tests": [{"src": "a@b", "accept": ["tag:x:1-2"]}]},
@@ -216,7 +225,7 @@ class ParsingTests(SynchronousTestCase):
 
     def test_caseOfNamesDoesNotMatter(self):
         """Section and member names are read in any case, but only once."""
-        policy = Policy.parse(
+        policy = parsePolicy(
             '{"ACLs": [{"Action": "accept", "Src": ["*"], "Dst": ["*:*"]}]}'
         )
         self.assertEqual(Policy.allowAll().rules, policy.rules)
@@ -224,12 +233,8 @@ class ParsingTests(SynchronousTestCase):
 
     def test_noRuleSectionMeansAllowAll(self):
         """A document without acls and grants leaves the default in force."""
-        self.assertEqual(Policy.allowAll().rules, Policy.parse("{}").rules)
-        self.assertEqual((), Policy.parse('{"acls": []}').rules)
-
-    def test_sshIsKept(self):
-        """The ssh section is kept as it is."""
-        self.assertEqual(({"x": 1},), Policy.parse('{"ssh": [{"x": 1}]}').ssh)
+        self.assertEqual(Policy.allowAll().rules, parsePolicy("{}").rules)
+        self.assertEqual((), parsePolicy('{"acls": []}').rules)
 
 
 class PacketRuleTests(SynchronousTestCase):
@@ -480,6 +485,63 @@ class AttributeTests(SynchronousTestCase):
         self.assertFalse(policy.approves(Prefix.parse("::/0"), ROUTER))
 
 
+class ShellTests(SynchronousTestCase):
+    """Tests for the ssh section."""
+
+    def rules(self, subject, **rule):
+        """What a node is told of one rule."""
+        rule = {"action": "accept", "src": ["*"], "users": ["root"], **rule}
+        return shellRules(parsePolicy(json.dumps({"ssh": [rule]})), subject, ALL)
+
+    def who(self, *subjects):
+        """Nodes as principals."""
+        return [{"nodeIP": address} for address in addresses(*subjects)]
+
+    def test_destinations(self):
+        """A rule is told only to the nodes that it means."""
+        [rule] = self.rules(WEB, dst=["tag:web"], src=["bob@"])
+        self.assertEqual(self.who(BOB), rule["principals"])
+        self.assertEqual({"root": "root"}, rule["sshUsers"])
+        self.assertTrue(rule["action"]["accept"])
+        self.assertNotIn("acceptEnv", rule)
+        self.assertEqual([], self.rules(ROUTER, dst=["tag:web"]))
+        self.assertEqual([], self.rules(WEB, dst=["tag:web"], src=["carol@"]))
+
+    def test_anybody(self):
+        """A rule for all says so."""
+        [rule] = self.rules(WEB, dst=["*"])
+        self.assertEqual([{"any": True}], rule["principals"])
+
+    def test_self(self):
+        """C{autogroup:self} lets the owner's own devices in."""
+        for source in ("*", "autogroup:member"):
+            [rule] = self.rules(ALICE1, dst=["autogroup:self"], src=[source])
+            self.assertEqual(self.who(ALICE1, ALICE2), rule["principals"])
+            self.assertEqual([], self.rules(WEB, dst=["autogroup:self"], src=[source]))
+
+    def test_users(self):
+        """Ordinary users keep their names; root is only let in by name."""
+        for users, told in (
+            (["autogroup:nonroot"], {"*": "=", "root": ""}),
+            (["autogroup:nonroot", "root"], {"*": "=", "root": "root"}),
+            (["root", "autogroup:nonroot"], {"*": "=", "root": "root"}),
+            (["web"], {"web": "web"}),
+        ):
+            [rule] = self.rules(WEB, dst=["*"], users=users)
+            self.assertEqual(told, rule["sshUsers"])
+
+    def test_environment(self):
+        """Patterns of environment variables are passed on."""
+        [rule] = self.rules(WEB, dst=["*"], acceptEnv=["GIT_*"])
+        self.assertEqual(["GIT_*"], rule["acceptEnv"])
+
+    def test_check(self):
+        """What would need a person to log in again is refused, not waved through."""
+        [rule] = self.rules(WEB, dst=["*"], action="check", checkPeriod="12h")
+        self.assertTrue(rule["action"]["reject"])
+        self.assertNotIn("accept", rule["action"])
+
+
 class PolicyTestsTests(SynchronousTestCase):
     """Tests for the tests section."""
 
@@ -494,7 +556,7 @@ class PolicyTestsTests(SynchronousTestCase):
             ],
             "tests": tests,
         }
-        checkTests(Policy.parse(json.dumps(document)), subjects)
+        checkTests(parsePolicy(json.dumps(document)), subjects)
 
     def test_passing(self):
         """Tests that hold raise nothing, whether or not such nodes exist."""

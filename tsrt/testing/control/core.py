@@ -27,7 +27,7 @@ from tsrt.testing.control.registration import Registrar
 from tsrt.testing.control.settings import ControlConfig
 from tsrt.testing.control.tailnet import Tailnet
 from tsrt.testing.control.views import NetworkView
-from tsrt.testing.policy import Policy, checkTests
+from tsrt.testing.policy import Policy, checkTests, parsePolicy
 
 EPOCH = 1767225600.0
 """The start of 2026, where the calendar of simulated clocks begins."""
@@ -186,7 +186,7 @@ class ControlCore:
         @raise PolicyError: if it is malformed or a test in it fails; the one
             before stays in force.
         """
-        policy = Policy.parse(text) if text else Policy.allowAll()
+        policy = parsePolicy(text) if text else Policy.allowAll()
         checkTests(policy, [node.subject() for node in self.tailnet.nodes()])
         self.view.setPolicy(policy)
         self.changed()

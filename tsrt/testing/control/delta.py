@@ -48,6 +48,10 @@ _PATCHED = frozenset(
     )
 )
 
+_IRREVOCABLE = frozenset(
+    ("homeDERP", "online", "lastSeen", "discoKey", "cap", "key", "keySignature")
+)
+
 
 def changedFields(old: WireNode, new: WireNode) -> frozenset[str]:
     """The attributes in which two descriptions of a node differ."""
@@ -70,7 +74,7 @@ def patch(old: WireNode, new: WireNode, changed: frozenset[str]) -> PeerChange |
     if not changed <= _PATCHED:
         return None
     # A patch cannot take these away again, only replace them.
-    for name in changed & {"homeDERP", "online", "lastSeen", "discoKey", "cap"}:
+    for name in changed & _IRREVOCABLE:
         wentOffline = name == "online" and new.online is False
         if not getattr(new, name) and not wentOffline:
             return None

@@ -170,11 +170,6 @@ class H2Server:
         self._sending = False
         self._over = False
 
-    @property
-    def streamCount(self) -> int:
-        """How many requests are under way."""
-        return len(self._streams)
-
     def start(self) -> None:
         """Send the server's half of the connection preface."""
         connection = self._connection

@@ -379,12 +379,7 @@ def _nodeKey(text: str | None) -> NodePublic | None:
     return None if key.isZero() else key
 
 
-def _timestamp(when: datetime | str | None) -> float | None:
+def _timestamp(when: datetime) -> float | None:
     """Seconds since 1970, or C{None} for the zero time."""
-    if isinstance(when, str):
-        try:
-            when = datetime.fromisoformat(when)
-        except ValueError:
-            raise Refusal(400, "malformed expiry") from None
     told = present(when)
     return None if told is None else told.timestamp()

@@ -31,7 +31,7 @@ from tsrt.tailcfg import (
     WireNode,
     encode,
 )
-from tsrt.tailcfg.capabilities import IS_ADMIN
+from tsrt.tailcfg.capabilities import IS_ADMIN, SSH
 from tsrt.testing.control.records import NodeRecord
 from tsrt.testing.control.settings import DNSSettings
 from tsrt.testing.control.tailnet import Tailnet
@@ -40,6 +40,7 @@ from tsrt.testing.policy import (
     CompiledRule,
     PacketRule,
     Policy,
+    shellRules,
 )
 
 _CacheKey = tuple[int, bool, tuple[Prefix, ...]]
@@ -147,6 +148,7 @@ class NetworkView:
         values: dict[str, tuple[object, ...]] = {
             **self._attributes,
             **({IS_ADMIN: ()} if node.user.admin and not node.tags else {}),
+            **({SSH: ()} if self._policy.ssh else {}),
         }
         for name, more in self._given(node).items():
             values[name] = values.get(name, ()) + more
@@ -283,7 +285,11 @@ class NetworkView:
 
     def sshPolicy(self, node: NodeRecord) -> SSHPolicy:
         """Who may open a shell on a node."""
-        return SSHPolicy(rules=[])
+        if not self._policy.ssh:
+            return SSHPolicy(rules=[])
+        everyone = [other.subject() for other in self._tailnet.nodes()]
+        rules = shellRules(self._policy, node.subject(), everyone)
+        return SSHPolicy(rules=[Raw(encode(rule)) for rule in rules])
 
     @property
     def domain(self) -> str:

@@ -17,7 +17,9 @@ from tsrt.testing.policy.compile import (
 from tsrt.testing.policy.document import Policy
 from tsrt.testing.policy.errors import PolicyError
 from tsrt.testing.policy.ports import ALL_PORTS, PortRange
+from tsrt.testing.policy.reader import parsePolicy
 from tsrt.testing.policy.selectors import Selector, SelectorKind, Subject
+from tsrt.testing.policy.ssh import shellRules
 
 __all__ = [
     "ALL_PORTS",
@@ -33,4 +35,6 @@ __all__ = [
     "Subject",
     "allows",
     "checkTests",
+    "parsePolicy",
+    "shellRules",
 ]
