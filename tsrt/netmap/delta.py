@@ -4,28 +4,30 @@ Applying map responses, one after the other, to the picture of the tailnet.
 The first response of a poll is complete; in the later ones what is not there
 has not changed.  A response is applied in this order: this node and what there
 is one of, the complete list of peers, removals, changed peers, patches, and
-last who was seen and who is online.  Patches so hold even where they come with
-a complete list.
+last who was seen and who is online.
+
+Clients differ over a response that has both a complete list and patches: some
+ignore the patches.  Here they are applied, after the list, since a server that
+sends both means them so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from attrs import define, field
 from msgspec.structs import replace
 
 from tsrt.errors import ProtocolError, WireError
-from tsrt.keys import NodePublic
-from tsrt.netmap.netmap import NetworkMap, Node
-from tsrt.netmap.rules import RuleSet, compileRules
+from tsrt.netmap.changes import Changes
+from tsrt.netmap.messages import MessageBook
+from tsrt.netmap.netmap import MapParts, NetworkMap
+from tsrt.netmap.node import Node, isExpired
+from tsrt.netmap.patches import keepFresherDisco, patched
+from tsrt.netmap.relays import mergeDERPMaps
+from tsrt.netmap.rules import RuleSet
+from tsrt.netmap.rulesets import FilterStore
 from tsrt.tailcfg import (
-    UNSET,
-    DERPHomeParams,
-    DERPMap,
-    DisplayMessage,
-    FilterRule,
     MapResponse,
     PeerChange,
     SSHPolicy,
@@ -34,52 +36,15 @@ from tsrt.tailcfg import (
     present,
 )
 
+__all__ = ["Changes", "MapState"]
+
 # Differences between control's clock and ours below this are of no interest.
 _CLOCK_TOLERANCE = 60.0
 
-_BASE = "base"
-_ALL = "*"
+# Later than this no clock of a control server can stand.
+_LAST_YEAR = 9000
 
 _LONGEST_HANDLE = 256
-_MOST_REJECTIONS = 100
-
-
-@define
-class Changes:
-    """
-    What one response changed.
-
-    @ivar upserted: ids of peers that are new or changed.
-    @ivar removed: peers that are gone, as they were.
-    @ivar rekeyed: former raw node keys of peers that have another one now;
-        whoever has sessions with these keys drops them.
-    @ivar rejected: a sentence for each element that could not be used.
-    """
-
-    isFirst: bool = False
-    selfChanged: bool = False
-    derpMapChanged: bool = False
-    dnsChanged: bool = False
-    filterChanged: bool = False
-    profilesChanged: bool = False
-    healthChanged: bool = False
-    sshPolicyChanged: bool = False
-    tkaChanged: bool = False
-    domainChanged: bool = False
-    upserted: set[int] = field(factory=set)
-    removed: list[Node] = field(factory=list)
-    rekeyed: list[bytes] = field(factory=list)
-    rejected: list[str] = field(factory=list)
-
-    @property
-    def peersChanged(self) -> bool:
-        """Whether any peer came, went or changed."""
-        return bool(self.upserted or self.removed)
-
-    def reject(self, sentence: str) -> None:
-        """Note an element that could not be used."""
-        if len(self.rejected) < _MOST_REJECTIONS:
-            self.rejected.append(sentence)
 
 
 def _admitEverybody(node: Node) -> bool:
@@ -93,7 +58,9 @@ class MapState:
 
     @ivar map: the picture; the same object all along.
     @ivar rules: the packet filter in force.
-    @ivar sessionHandle: with L{sequence}, where a broken poll can go on.
+    @ivar sshPolicy: who may log in by SSH; C{None} if control does not say.
+    @ivar tka: the state of Tailnet Lock; C{None} where it is not in use.
+    @ivar sessionHandle: with C{sequence}, where a broken poll can go on.
     """
 
     def __init__(self, admits: Callable[[Node], bool] = _admitEverybody) -> None:
@@ -102,7 +69,10 @@ class MapState:
             way in goes through it (complete lists, changes and patches).
         """
         self._admits = admits
-        self.map = NetworkMap()
+        self._parts = MapParts()
+        self._peers = self._parts.peers
+        self.map = NetworkMap(self._parts)
+        self._snapshot: NetworkMap | None = None
         self.rules = RuleSet()
         self.sshPolicy: SSHPolicy | None = None
         self.tka: TKAInfo | None = None
@@ -110,9 +80,15 @@ class MapState:
         self.sequence = 0
         self._clockDelta = 0.0
         self._awaitsFirst = True
-        self._filters: dict[str, list[FilterRule]] = {}
-        self._healthTexts: list[str] = []
-        self._messages: dict[str, DisplayMessage] = {}
+        self._filters = FilterStore()
+        self._messages = MessageBook()
+        # Peers that are not let in, as control describes them: a patch or a
+        # change of the lock may make them good.
+        self._refused: dict[int, WireNode] = {}
+        # Peers that may not send; see _settleFilter.
+        self._unsigned: set[int] = set()
+        # Peers that lost their key to another one, in the present response.
+        self._evicted: dict[int, int] = {}
 
     def newPoll(self) -> None:
         """A poll begins; unless it is resumed its first response is complete."""
@@ -122,80 +98,170 @@ class MapState:
         """Control's time, given ours in Unix seconds."""
         return now + self._clockDelta
 
+    def snapshot(self) -> NetworkMap:
+        """The picture of this moment, which stays as it is."""
+        if self._snapshot is None:
+            self._snapshot = self.map.copy()
+        return self._snapshot
+
     def apply(self, response: MapResponse, now: float) -> Changes:
         """
         Apply one response.
 
         @param now: our own clock in Unix seconds.
         @raise ProtocolError: the first response of a poll does not say who
-            this node is.
+            this node is.  Nothing of it has been applied.
         """
         changes = Changes(rejected=list(response.rejectedPeers))
+        if response.keepAlive:
+            self._noteTime(response, now)
+            return changes
+        isFirst = self._awaitsFirst and not self._isResumption(response)
+        own = self._readSelf(response, isFirst, now, changes)
+        self._snapshot = None
         self._noteSession(response, changes)
         self._noteTime(response, now)
-        if response.keepAlive:
-            return changes
-        if self._awaitsFirst:
-            if not response.node:
-                raise ProtocolError("the first map response does not name this node")
-            changes.isFirst = True
-        self._applySingles(response, changes, now)
-        self._applyPeers(response, changes, now)
-        if response.packetFilter is not UNSET or response.packetFilters is not UNSET:
-            self._applyFilters(response)
-            changes.filterChanged = True
-        if changes.filterChanged or changes.peersChanged:
-            self._compile(changes)
+        if isFirst:
+            self._beginAnew(changes)
         self._awaitsFirst = False
+        if own is not None:
+            self._parts.selfNode = own
+            changes.selfChanged = True
+        self._applySingles(response, changes)
+        self._applyPeers(response, changes, now)
+        if self._filters.apply(response):
+            changes.filterChanged = True
+        self._settle(changes)
+        return changes
+
+    def expire(self, now: float) -> Changes:
+        """
+        Look for nodes whose keys have expired in the meantime.
+
+        @param now: our own clock in Unix seconds.
+        """
+        changes = Changes()
+        own = self._parts.selfNode
+        wallTime = self.wallTime(now)
+        for node in list(self._peers):
+            if isExpired(node.wire, wallTime) != node.expired:
+                self._upsert(node.wire, changes, now)
+        if own is not None and isExpired(own.wire, wallTime) != own.expired:
+            self._parts.selfNode = Node.fromWire(
+                own.wire, wallTime, former=own, isSelf=True
+            )
+            changes.selfChanged = True
+        if changes.peersChanged or changes.selfChanged:
+            self._snapshot = None
+        self._settle(changes)
+        return changes
+
+    def nextExpiry(self) -> float | None:
+        """
+        When the next key expires, on our own clock in Unix seconds.
+
+        @return: the time for the next L{expire}; C{None} if no key will.
+        """
+        own = self._parts.selfNode
+        times = [
+            node.keyExpiry.timestamp()
+            for node in (*self._peers, *(() if own is None else (own,)))
+            if node.keyExpiry is not None and not node.expired
+        ]
+        return min(times) - self._clockDelta if times else None
+
+    def readmit(self, now: float) -> Changes:
+        """
+        Look at all peers again: who may be let in has changed.
+
+        @param now: our own clock in Unix seconds.
+        """
+        changes = Changes()
+        for node in list(self._peers):
+            self._upsert(node.wire, changes, now)
+        for wire in list(self._refused.values()):
+            self._upsert(wire, changes, now)
+        if changes.peersChanged:
+            self._snapshot = None
+        self._settle(changes)
         return changes
 
     # -- the session -----------------------------------------------------------
 
+    def _isResumption(self, response: MapResponse) -> bool:
+        """Whether the poll goes on where the one before ended."""
+        return (
+            self._parts.selfNode is not None
+            and bool(self.sessionHandle)
+            and response.mapSessionHandle == self.sessionHandle
+        )
+
     def _noteSession(self, response: MapResponse, changes: Changes) -> None:
         handle = response.mapSessionHandle
-        if isinstance(handle, str) and handle:
+        if isinstance(handle, str) and handle and handle != self.sessionHandle:
             if len(handle) <= _LONGEST_HANDLE and all("!" <= c <= "~" for c in handle):
-                if handle == self.sessionHandle and self.map.selfNode is not None:
-                    self._awaitsFirst = False  # it goes on where we were
-                else:
-                    self.sessionHandle, self.sequence = handle, 0
+                self.sessionHandle, self.sequence = handle, 0
             else:
                 changes.reject("the session handle is malformed")
-        if isinstance(response.seq, int) and response.seq:
+        if isinstance(response.seq, int) and response.seq > 0:
             self.sequence = response.seq
 
     def _noteTime(self, response: MapResponse, now: float) -> None:
         when = present(response.controlTime)
-        if when is not None:
+        if when is not None and when.year < _LAST_YEAR:
             delta = when.timestamp() - now
             self._clockDelta = delta if abs(delta) > _CLOCK_TOLERANCE else 0.0
 
+    def _readSelf(
+        self, response: MapResponse, isFirst: bool, now: float, changes: Changes
+    ) -> Node | None:
+        """This node, if the response tells of it."""
+        if not response.node:
+            if isFirst:
+                raise ProtocolError("the first map response does not name this node")
+            return None
+        try:
+            return Node.fromWire(response.node, self.wallTime(now), isSelf=True)
+        except WireError as error:
+            if isFirst:
+                raise ProtocolError(f"this node is malformed: {error}") from None
+            changes.reject(f"this node: {error}")
+            return None
+
+    def _beginAnew(self, changes: Changes) -> None:
+        """
+        A complete response comes: what lets anybody in must be told anew.
+
+        What cannot do harm (names, relays, users) stays until it is replaced.
+        """
+        changes.isFirst = True
+        changes.filterChanged = True
+        self._filters.clear()
+        self._messages.clear()
+        if self.sshPolicy is not None:
+            self.sshPolicy = None
+            changes.sshPolicyChanged = True
+        if self.tka is not None:
+            self.tka = None
+            changes.tkaChanged = True
+
     # -- what there is one of -----------------------------------------------------
 
-    def _applySingles(
-        self, response: MapResponse, changes: Changes, now: float
-    ) -> None:
-        netmap = self.map
-        if response.node:
-            try:
-                netmap.selfNode = Node.fromWire(response.node, self.wallTime(now))
-            except WireError as error:
-                if netmap.selfNode is None:
-                    raise ProtocolError(f"this node is malformed: {error}") from None
-                changes.reject(f"this node: {error}")
-            else:
-                changes.selfChanged = True
+    def _applySingles(self, response: MapResponse, changes: Changes) -> None:
+        parts = self._parts
         if response.derpMap:
-            netmap.derpMap = mergeDERPMaps(netmap.derpMap, response.derpMap)
+            parts.derpMap = mergeDERPMaps(parts.derpMap, response.derpMap)
             changes.derpMapChanged = True
         if response.dnsConfig:
-            netmap.dnsConfig = response.dnsConfig
+            parts.dnsConfig = response.dnsConfig
             changes.dnsChanged = True
         if response.domain:
-            netmap.domain = response.domain
+            parts.domain = response.domain
             changes.domainChanged = True
+        if isinstance(response.collectServices, bool):
+            parts.collectServices = response.collectServices
         for profile in response.userProfiles or ():
-            netmap.userProfiles[profile.id] = profile
+            parts.userProfiles[profile.id] = profile
             changes.profilesChanged = True
         if response.sshPolicy:
             self.sshPolicy = response.sshPolicy
@@ -203,30 +269,10 @@ class MapState:
         if response.tkaInfo:
             self.tka = response.tkaInfo
             changes.tkaChanged = True
-        self._applyHealth(response, changes)
-
-    def _applyHealth(self, response: MapResponse, changes: Changes) -> None:
-        if isinstance(response.health, list):
-            self._healthTexts = list(response.health)
-        if isinstance(response.displayMessages, dict):
-            messages = response.displayMessages
-            if _ALL in messages and messages[_ALL] is None:
-                self._messages = {}
-            for key, message in messages.items():
-                if message is None:
-                    self._messages.pop(key, None)
-                else:
-                    self._messages[key] = message
-        # Display messages are the newer form; the other is shown without them.
-        texts = tuple(
-            [
-                ": ".join(part for part in (m.title, m.text) if part)
-                for _, m in sorted(self._messages.items())
-            ]
-            or self._healthTexts
-        )
-        if texts != self.map.health:
-            self.map.health = texts
+        self._messages.apply(response)
+        messages = self._messages.messages
+        if messages != parts.messages:
+            parts.messages, parts.health = messages, self._messages.texts
             changes.healthChanged = True
 
     # -- peers ----------------------------------------------------------------------
@@ -236,55 +282,58 @@ class MapState:
             self._replaceAll(response.peers, changes, now)
         elif changes.isFirst:
             # A complete response without peers: there are none.
-            for node in list(self.map.peers):
-                self._remove(node.id, changes)
+            self._removeOthers(frozenset(), changes)
         for number in response.peersRemoved or ():
             self._remove(number, changes)
         for wire in response.peersChanged or ():
             self._upsert(wire, changes, now)
         for patch in response.peersChangedPatch or ():
             self._patch(patch, changes, now)
-        for number, seen in (response.peerSeenChange or {}).items():
+        if response.peerSeenChange:
             when = datetime.fromtimestamp(self.wallTime(now), UTC)
-            self._touch(number, changes, now, lastSeen=when if seen else None)
-        for number, online in (response.onlineChange or {}).items():
-            self._touch(number, changes, now, online=online)
+            self._touch(
+                "lastSeen",
+                {
+                    n: when if seen else None
+                    for n, seen in response.peerSeenChange.items()
+                },
+                changes,
+                now,
+            )
+        if response.onlineChange:
+            self._touch("online", response.onlineChange, changes, now)
 
     def _replaceAll(
-        self, peers: Iterable[WireNode], changes: Changes, now: float
+        self, peers: Sequence[WireNode], changes: Changes, now: float
     ) -> None:
-        listed = set()
+        # First those go that are gone: they may have left their keys to others.
+        self._removeOthers({wire.id for wire in peers}, changes)
         for wire in peers:
-            listed.add(wire.id)
-            self._upsert(self._keepFresherDisco(wire), changes, now)
-        for node in list(self.map.peers):
-            if node.id not in listed:
-                self._remove(node.id, changes)
+            known = self._peers.withID(wire.id)
+            if known is not None:
+                wire = keepFresherDisco(wire, known)
+            self._upsert(wire, changes, now)
 
-    def _keepFresherDisco(self, wire: WireNode) -> WireNode:
-        """
-        Do not take an older disco key for a newer one.
-
-        Peers also tell us their disco keys themselves; an offline peer's key
-        in a list may be from before that.
-        """
-        known = self.map.peers.byID.get(wire.id)
-        if (
-            known is None
-            or known.disco is None
-            or wire.online is not False
-            or wire.discoKey == known.wire.discoKey
-        ):
-            return wire
-        seen, before = present(wire.lastSeen), known.lastSeen
-        if before is None or seen is None or seen > before:
-            return wire
-        return replace(wire, discoKey=known.wire.discoKey)
+    def _removeOthers(
+        self, listed: set[int] | frozenset[int], changes: Changes
+    ) -> None:
+        for number in (self._peers.byID.keys() | self._refused.keys()) - listed:
+            self._remove(number, changes)
 
     def _upsert(self, wire: WireNode, changes: Changes, now: float) -> None:
         """Let a peer in, or not; the one place where that is decided."""
+        wallTime = self.wallTime(now)
+        former = self._peers.withID(wire.id)
         try:
-            node = Node.fromWire(wire, self.wallTime(now))
+            if (
+                former is not None
+                and former.expired == isExpired(wire, wallTime)
+                and former.wire == wire
+            ):
+                node = former
+            else:
+                node = Node.fromWire(wire, wallTime, former=former)
+            self._checkIsOther(node)
         except WireError as error:
             changes.reject(f"peer {wire.id} ({wire.name}): {error}")
             self._remove(wire.id, changes)
@@ -292,98 +341,82 @@ class MapState:
         if not self._admits(node):
             changes.reject(f"peer {wire.id} ({wire.name}) is not trusted")
             self._remove(wire.id, changes)
+            self._refused[wire.id] = wire
             return
-        former = self.map.peers.byID.get(node.id)
-        if (
-            former is not None
-            and former.wire == wire
-            and former.expired == node.expired
-        ):
+        self._refused.pop(wire.id, None)
+        if node is former:
             return
-        if former is not None and former.key != node.key:
-            changes.rekeyed.append(former.key.raw)
-        evicted = self.map.peers.put(node)
+        evicted = self._peers.put(node)
         if evicted is not None:
-            changes.removed.append(evicted)
-            changes.upserted.discard(evicted.id)
-        changes.upserted.add(node.id)
+            self._unsigned.discard(evicted.id)
+            changes.noteRemoved(evicted)
+            self._evicted[evicted.id] = node.id
+        if node.unsignedPeerAPIOnly:
+            self._unsigned.add(node.id)
+        else:
+            self._unsigned.discard(node.id)
+        changes.noteUpserted(former, node)
+
+    def _checkIsOther(self, node: Node) -> None:
+        """
+        Nobody else may be this node.
+
+        @raise WireError: the peer has the id or the key of this node.
+        """
+        own = self._parts.selfNode
+        if own is not None and (own.id == node.id or own.key == node.key):
+            raise WireError("that is this node itself")
 
     def _remove(self, number: int, changes: Changes) -> None:
-        node = self.map.peers.remove(number)
+        self._refused.pop(number, None)
+        self._unsigned.discard(number)
+        node = self._peers.remove(number)
         if node is not None:
-            changes.removed.append(node)
-            changes.upserted.discard(number)
+            changes.noteRemoved(node)
+
+    def _wireOf(self, number: int) -> WireNode | None:
+        """What control last said of a peer, whether it was let in or not."""
+        known = self._peers.withID(number)
+        return self._refused.get(number) if known is None else known.wire
 
     def _patch(self, patch: PeerChange, changes: Changes, now: float) -> None:
-        known = self.map.peers.byID.get(patch.nodeID)
-        if known is None:
+        wire = self._wireOf(patch.nodeID)
+        if wire is None:
             return  # a patch never makes a node
-        if _isStale(patch, known):
-            patch = replace(patch, discoKey=UNSET)
-        fields: dict[str, object] = {}
-        if patch.derpRegion:
-            fields["homeDERP"] = patch.derpRegion
-        if patch.cap:
-            fields["cap"] = patch.cap
-        for name, target in (
-            ("capMap", "capMap"),
-            ("endpoints", "endpoints"),
-            ("key", "key"),
-            ("keySignature", "keySignature"),
-            ("discoKey", "discoKey"),
-            ("online", "online"),
-            ("lastSeen", "lastSeen"),
-            ("keyExpiry", "keyExpiry"),
-        ):
-            value = getattr(patch, name)
-            if value is not UNSET and value is not None:
-                fields[target] = value
-        if "key" in fields and not _isKey(str(fields["key"])):
-            changes.reject(f"patch of peer {patch.nodeID}: its key is malformed")
+        try:
+            changed = patched(wire, patch)
+        except WireError as error:
+            changes.reject(f"patch of peer {patch.nodeID}: {error}")
             return
-        self._upsert(replace(known.wire, **fields), changes, now)
+        self._upsert(changed, changes, now)
 
     def _touch(
-        self, number: int, changes: Changes, now: float, **fields: object
+        self, name: str, values: Mapping[int, object], changes: Changes, now: float
     ) -> None:
-        known = self.map.peers.byID.get(number)
-        if known is not None:
-            self._upsert(replace(known.wire, **fields), changes, now)
+        """Set one attribute of several peers."""
+        for number, value in values.items():
+            wire = self._wireOf(number)
+            if wire is not None and getattr(wire, name) != value:
+                self._upsert(replace(wire, **{name: value}), changes, now)
 
-    def expire(self, now: float) -> Changes:
-        """Look for nodes whose keys have expired in the meantime."""
-        changes = Changes()
-        for node in list(self.map.peers):
-            if node.keyExpiry is not None and not node.expired:
-                self._upsert(node.wire, changes, now)
-        return changes
+    # -- afterwards -------------------------------------------------------------------
 
-    # -- the filter -------------------------------------------------------------------
+    def _settle(self, changes: Changes) -> None:
+        """See what all the changes together come to."""
+        for number, owner in self._evicted.items():
+            if self._peers.withID(number) is None:
+                changes.reject(f"peer {number} has the key of peer {owner}")
+        self._evicted = {}
+        self._settleFilter(changes)
 
-    def _applyFilters(self, response: MapResponse) -> None:
-        named = response.packetFilters
-        if isinstance(response.packetFilter, list):
-            self._filters[_BASE] = response.packetFilter
-        if not isinstance(named, dict):
-            return
-        if _ALL in named and named[_ALL] is None:
-            self._filters = {}
-        for name, rules in named.items():
-            if name == _ALL:
-                continue  # reserved for clearing
-            if rules:
-                self._filters[name] = rules
-            else:
-                self._filters.pop(name, None)
-
-    def _compile(self, changes: Changes) -> None:
-        rules = compileRules(
-            rule for name in sorted(self._filters) for rule in self._filters[name]
-        )
-        for node in self.map.peers:
-            # Such a peer is vouched for by nobody: rules that would let it
-            # send mean that something is wrong, so nothing is let in.
-            if node.unsignedPeerAPIOnly and rules.sourcesOverlap(node.allowedIPs):
+    def _settleFilter(self, changes: Changes) -> None:
+        """Put the rules in force, or none if they cannot be right."""
+        rules = self._filters.rules
+        for number in sorted(self._unsigned):
+            node = self._peers.withID(number)
+            # Nobody vouches for such a peer: rules that would let it send mean
+            # that something is wrong, so nothing at all is let in.
+            if node is not None and rules.letsIn(node.packedAddresses()):
                 rules = RuleSet(
                     errors=[f"rules let in {node.name}, which nobody vouches for"]
                 )
@@ -391,44 +424,8 @@ class MapState:
         if rules.errors != self.rules.errors:
             for error in rules.errors:
                 changes.reject(f"packet filter: {error}")
-        self.rules = rules
-
-
-def _isKey(text: str) -> bool:
-    try:
-        NodePublic.parse(text)
-    except WireError:
-        return False
-    return True
-
-
-def _isStale(patch: PeerChange, known: Node) -> bool:
-    """Whether a patch brings a disco key that is older than the known one."""
-    if not patch.discoKey or patch.online is not False:
-        return False
-    seen = present(patch.lastSeen)
-    return seen is not None and known.lastSeen is not None and seen <= known.lastSeen
-
-
-def mergeDERPMaps(former: DERPMap, update: DERPMap) -> DERPMap:
-    """
-    Apply an update to a map of relays.
-
-    Regions that are C{None} are gone; where the update has none at all, the
-    former ones stay.
-    """
-    scores = update.homeParams.regionScore if update.homeParams else None
-    if scores is None and former.homeParams is not None:
-        scores = former.homeParams.regionScore
-    params = None if scores is None else DERPHomeParams(regionScore=scores)
-    if update.regions is None:
-        return DERPMap(
-            homeParams=params,
-            regions=former.regions,
-            omitDefaultRegions=former.omitDefaultRegions,
-        )
-    return DERPMap(
-        homeParams=params,
-        regions={n: r for n, r in update.regions.items() if r is not None},
-        omitDefaultRegions=update.omitDefaultRegions,
-    )
+        if rules is not self.rules and rules != self.rules:
+            changes.filterChanged = True
+            self.rules = rules
+        if changes.jailChanged or (changes.attributesChanged and rules.usesAttributes):
+            changes.filterChanged = True

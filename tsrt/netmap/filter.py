@@ -14,6 +14,13 @@ from collections.abc import Callable, Collection, Iterable
 
 from tsrt.addresses import Prefix
 from tsrt.counters import Counters
+from tsrt.netmap.inspection import (
+    flowKey,
+    isAnswer,
+    isLinkLocal,
+    isMulticast,
+    parseForFilter,
+)
 from tsrt.netmap.routes import RouteTable
 from tsrt.netmap.rules import RuleSet
 from tsrt.tailcfg import Raw
@@ -21,7 +28,6 @@ from tsrt.tailcfg import Raw
 ICMP = 1
 TCP = 6
 UDP = 17
-FRAGMENT_HEADER = 44
 ICMPV6 = 58
 TSMP = 99
 SCTP = 132
@@ -29,18 +35,13 @@ SCTP = 132
 MOST_FLOWS = 512
 """Flows begun here whose answers pass (the least recently used go first)."""
 
-_MOST_CACHED = 65536
+MOST_REMEMBERED = 65536
+"""Flows of which is remembered how they were decided."""
 
-_ERRORS_V4 = frozenset((3, 11, 12))
-_ERRORS_V6 = frozenset((1, 2, 3, 4))
-
-# Bytes that a packet must have behind its IP header.
-_LEAST = {ICMP: 4, ICMPV6: 4, TCP: 20, UDP: 8, SCTP: 12, TSMP: 7}
-
-# A later fragment that could overwrite the ports of its first one is no good.
-_LEAST_FRAGMENT_OFFSET = 80
-
-_METADATA_SERVICE = bytes((169, 254, 169, 254))
+# What is remembered of a flow whose source, destination and rules were checked.
+_PASSES = 1  # a rule lets in all of it
+_PASSES_BUT_SYN = 2  # no rule does: only what is of no use without a SYN
+_PASSES_AS_ANSWER = 3  # it passes as long as this node is known to have begun it
 
 
 class FilterCounters(Counters):
@@ -127,10 +128,13 @@ class PacketFilter:
         self._shieldsUp = False
         self.counters = FilterCounters()
         self._flows = FlowMemory(self.counters)
-        self._shieldedFlows = FlowMemory(self.counters)
-        # Of each peer: flows that pass, and whether even their SYNs do.
-        self._cache: dict[bytes, dict[bytes, bool]] = {}
+        self._jailedFlows = FlowMemory(self.counters)
+        # Of each peer: what is remembered of its flows, by their addresses,
+        # ports and protocol as they stand in its packets.
+        self._cache: dict[bytes, dict[bytes, int]] = {}
         self._cached = 0
+        # Destinations of packets that went out: no multicast or the like.
+        self._passable: set[bytes] = set()
 
     # -- what is in force -------------------------------------------------------
 
@@ -155,7 +159,7 @@ class PacketFilter:
         self._forget()
 
     def setJailed(self, peers: Iterable[bytes]) -> None:
-        """Let these peers, by their raw keys, answer only, never begin."""
+        """Let these peers, by their raw keys, only answer, never begin."""
         self._jailed = frozenset(peers)
         self._forget()
 
@@ -187,7 +191,8 @@ class PacketFilter:
         """
         Let in what may come in.
 
-        @param packets: whole IP packets, as a session of C{peer} carried them.
+        @param packets: whole IP packets, as a session of C{peer} carried them;
+            empty ones are no packets and just vanish.
         @param peer: the raw node key of the peer.
         @return: those that may go to the stack, in their order.
         """
@@ -196,141 +201,122 @@ class PacketFilter:
             cache = self._cache[peer] = {}
         admitted = []
         for packet in packets:
-            if len(packet) >= 40 and packet[0] == 0x45 and packet[9] in (TCP, UDP):
-                passes = (
-                    cache.get(packet[9:10] + packet[12:24])
-                    if not packet[6] & 0x3F and not packet[7]
-                    else None
-                )
-                flags = 33
-            elif len(packet) >= 60 and packet[0] >> 4 == 6 and packet[6] in (TCP, UDP):
-                passes = cache.get(packet[6:7] + packet[8:44])
+            # The key of a flow is a slice at a fixed place, for packets of the
+            # plainest form: no options, no fragment, nothing behind the end.
+            size = len(packet)
+            remembered = None
+            if size >= 60 and packet[0] >> 4 == 6:
+                if (packet[4] << 8 | packet[5]) == size - 40:
+                    remembered = cache.get(packet[6:7] + packet[8:44])
                 flags = 53
-            else:
-                passes, flags = None, 0
-            # A remembered flow may be one whose SYNs do not pass.
-            if (
-                passes
-                or (passes is False and packet[flags] & 0x12 != 0x02)
-                or self._decide(packet, peer, cache)
-            ):
+            elif size >= 40 and packet[0] == 0x45:
+                if (
+                    (packet[2] << 8 | packet[3]) == size
+                    and not packet[6] & 0x3F
+                    and not packet[7]
+                ):
+                    remembered = cache.get(packet[9:10] + packet[12:24])
+                flags = 33
+            if remembered is not None:
+                if remembered == _PASSES:
+                    admitted.append(packet)
+                    continue
+                if remembered == _PASSES_BUT_SYN:
+                    if packet[flags] & 0x12 != 0x02:
+                        admitted.append(packet)
+                        continue
+                elif self._flowsOf(peer).knows(flowKey(packet)):
+                    admitted.append(packet)
+                    continue
+            if self._decide(packet, peer, cache):
                 admitted.append(packet)
         self.counters.admitted += len(admitted)
         return admitted
 
-    def _decide(self, packet: bytes, peer: bytes, cache: dict[bytes, bool]) -> bool:
+    def _decide(self, packet: bytes, peer: bytes, cache: dict[bytes, int]) -> bool:
         """The whole decision about one packet."""
         counters = self.counters
-        parsed = _parse(packet)
+        parsed = parseForFilter(packet)
         if parsed is None:
-            counters.droppedMalformed += 1
+            if packet:
+                counters.droppedMalformed += 1
             return False
         protocol, source, destination, offset, isLaterFragment = parsed
         if self._sources.lookup(source) != peer:
             counters.droppedSource += 1
             return False
-        if not self._isUnicast(destination):
+        if isMulticast(destination):
+            counters.droppedMulticast += 1
+            return False
+        if isLinkLocal(destination):
+            counters.droppedLinkLocal += 1
             return False
         if isLaterFragment:
             return True
         if destination not in self._local:
             counters.droppedNotLocal += 1
             return False
-        shielded = self._shieldsUp or peer in self._jailed
-        rules = _NO_RULES if shielded else self._rules
-        flows = self._shieldedFlows if peer in self._jailed else self._flows
         if protocol == TSMP:
             return True
-        if protocol in (ICMP, ICMPV6):
-            kind, code = packet[offset], packet[offset + 1]
-            if protocol == ICMP:
-                passes = (kind == 0 and code == 0) or kind in _ERRORS_V4
-            else:
-                passes = (kind == 129 and code == 0) or kind in _ERRORS_V6
-            passes = passes or self._anyRule(rules, source, destination)
-        elif protocol == TCP:
+        isShielded = self._shieldsUp or peer in self._jailed
+        rules = _NO_RULES if isShielded else self._rules
+        if protocol == TCP:
             port = int.from_bytes(packet[offset + 2 : offset + 4], "big")
-            allowed = rules.isAllowed(
+            passes = rules.allowsPort(
                 protocol, source, destination, port, self._attributes
             )
-            # Everything but the first segment of a connection passes: it is
-            # of no use without the first.
-            passes = allowed or packet[offset + 13] & 0x12 != 0x02
             if passes:
-                self._remember(cache, packet, offset, allowed)
+                self._remember(cache, packet, offset, _PASSES)
+            elif packet[offset + 13] & 0x12 != 0x02:
+                # Everything but the first segment of a connection passes: it
+                # is of no use without the first.
+                passes = True
+                self._remember(cache, packet, offset, _PASSES_BUT_SYN)
         elif protocol in (UDP, SCTP):
             port = int.from_bytes(packet[offset + 2 : offset + 4], "big")
             ports = packet[offset : offset + 4]
-            passes = flows.knows(bytes((protocol,)) + source + destination + ports)
-            if not passes:
-                passes = rules.isAllowed(
+            key = bytes((protocol,)) + source + destination + ports
+            passes = self._flowsOf(peer).knows(key)
+            if passes:
+                self._remember(cache, packet, offset, _PASSES_AS_ANSWER)
+            else:
+                passes = rules.allowsPort(
                     protocol, source, destination, port, self._attributes
                 )
-                if passes and protocol == UDP:
-                    self._remember(cache, packet, offset, True)
+                if passes:
+                    # Whether it is an answer, too, is then of no interest.
+                    self._remember(cache, packet, offset, _PASSES)
+        elif protocol == (ICMP if len(source) == 4 else ICMPV6):
+            passes = isAnswer(
+                protocol, packet[offset], packet[offset + 1]
+            ) or rules.allowsHost(source, destination, self._attributes)
         else:
-            passes = any(
-                protocol in match.protocols
-                and source in match.sources
-                and match.allowsEveryPort(destination)
-                for match in rules.matches
-            )
+            passes = rules.allowsProtocol(protocol, source, destination)
         if not passes:
             counters.droppedRule += 1
         return passes
 
-    def _anyRule(self, rules: RuleSet, source: bytes, destination: bytes) -> bool:
-        """Whether a rule of any kind lets the source reach the destination."""
-        held: Collection[str] | None = None
-        for match in rules.matches:
-            if source in match.sources:
-                if match.allowsAddress(destination):
-                    return True
-            elif match.sourceCaps:
-                held = self._attributes(source) if held is None else held
-                if not match.sourceCaps.isdisjoint(held) and match.allowsAddress(
-                    destination
-                ):
-                    return True
-        return False
+    def _flowsOf(self, peer: bytes) -> FlowMemory:
+        """Where flows to C{peer} that this node began are remembered."""
+        return self._jailedFlows if peer in self._jailed else self._flows
 
     def _remember(
-        self, cache: dict[bytes, bool], packet: bytes, offset: int, whole: bool
+        self, cache: dict[bytes, int], packet: bytes, offset: int, what: int
     ) -> None:
         """Remember a flow, where its packets can be told at fixed places."""
-        if self._cached >= _MOST_CACHED:
-            self._forget()
-            return
-        if offset == 20 and packet[0] == 0x45:
-            # A first fragment has its ports, but its followers have not.
+        if packet[0] == 0x45:
+            # Followers of a first fragment have no ports.
             if packet[6] & 0x3F or packet[7]:
                 return
-            key = packet[9:10] + packet[12:24]
-        elif offset == 40 and packet[0] >> 4 == 6:
-            key = packet[6:7] + packet[8:44]
-        else:
+        elif offset != 40:
             return
+        if self._cached >= MOST_REMEMBERED:
+            self._forget()
+            return
+        key = flowKey(packet)
         if key not in cache:
             self._cached += 1
-        cache[key] = whole
-
-    def _isUnicast(self, destination: bytes) -> bool:
-        """Whether a destination is one that a tailnet carries packets to."""
-        if len(destination) == 4:
-            if destination[0] >= 224:
-                self.counters.droppedMulticast += 1
-                return False
-            if destination[:2] == b"\xa9\xfe" and destination != _METADATA_SERVICE:
-                self.counters.droppedLinkLocal += 1
-                return False
-        else:
-            if destination[0] == 0xFF:
-                self.counters.droppedMulticast += 1
-                return False
-            if destination[0] == 0xFE and destination[1] & 0xC0 == 0x80:
-                self.counters.droppedLinkLocal += 1
-                return False
-        return True
+        cache[key] = what
 
     # -- outbound ------------------------------------------------------------------
 
@@ -341,98 +327,59 @@ class PacketFilter:
         @return: the packets that may go to the tunnel, in their order.
         """
         passed = []
-        note = self._flows.note
-        jailed = self._jailed
+        passable = self._passable
         for packet in packets:
-            if len(packet) < 20:
-                self.counters.droppedOutbound += 1
+            # A plain TCP segment leaves nothing to remember.
+            size = len(packet)
+            if size >= 60 and packet[0] >> 4 == 6 and packet[6] == TCP:
+                if (packet[4] << 8 | packet[5]) == size - 40 and packet[
+                    24:40
+                ] in passable:
+                    passed.append(packet)
+                    continue
+            elif (
+                size >= 40
+                and packet[0] == 0x45
+                and packet[9] == TCP
+                and (packet[2] << 8 | packet[3]) == size
+                and not packet[6] & 0x3F
+                and not packet[7]
+                and packet[16:20] in passable
+            ):
+                passed.append(packet)
                 continue
-            if packet[0] >> 4 == 4:
-                protocol, destination = packet[9], packet[16:20]
-                source = packet[12:16]
-                offset = (packet[0] & 0x0F) * 4
-                isFirst = not packet[6] & 0x1F and not packet[7]
+            if self._maySend(packet):
+                passed.append(packet)
             else:
-                protocol, destination = packet[6], packet[24:40]
-                source = packet[8:24]
-                offset, isFirst = 40, True
-                if protocol == FRAGMENT_HEADER and len(packet) >= 48:
-                    protocol, offset = packet[40], 48
-                    isFirst = not packet[42] and not packet[43] & 0xF8
-            if not self._isUnicast(destination):
                 self.counters.droppedOutbound += 1
-                continue
-            passed.append(packet)
-            if protocol in (UDP, SCTP) and isFirst and len(packet) >= offset + 4:
-                answer = (
-                    bytes((protocol,))
-                    + destination
-                    + source
-                    + packet[offset + 2 : offset + 4]
-                    + packet[offset : offset + 2]
-                )
-                if jailed and self._sources.lookup(destination) in jailed:
-                    self._shieldedFlows.note(answer)
-                else:
-                    note(answer)
         return passed
+
+    def _maySend(self, packet: bytes) -> bool:
+        """Whether a packet may go out; notes which answers it expects."""
+        parsed = parseForFilter(packet)
+        if parsed is None:
+            return False
+        protocol, source, destination, offset, isLaterFragment = parsed
+        if isMulticast(destination) or isLinkLocal(destination):
+            return False
+        if len(self._passable) >= MOST_REMEMBERED:
+            self._passable.clear()
+        self._passable.add(destination)
+        if protocol in (UDP, SCTP) and not isLaterFragment:
+            answer = (
+                bytes((protocol,))
+                + destination
+                + source
+                + packet[offset + 2 : offset + 4]
+                + packet[offset : offset + 2]
+            )
+            if self._jailed:
+                peer = self._sources.lookup(destination)
+                flows = self._flows if peer is None else self._flowsOf(peer)
+            else:
+                flows = self._flows
+            flows.note(answer)
+        return True
 
 
 _NO_RULES = RuleSet()
-
-
-def _parse(packet: bytes) -> tuple[int, bytes, bytes, int, bool] | None:
-    """
-    What the decision needs of a packet.
-
-    @return: protocol, source, destination, where the protocol's header begins,
-        and whether this is a fragment without that header; or C{None} for a
-        packet that is malformed, or looks like an attempt to hide something.
-    """
-    size = len(packet)
-    if size < 20:
-        return None
-    if packet[0] >> 4 == 4:
-        return _parseV4(packet, size)
-    if packet[0] >> 4 == 6 and size >= 40:
-        return _parseV6(packet, size)
-    return None
-
-
-def _parseV4(packet: bytes, size: int) -> tuple[int, bytes, bytes, int, bool] | None:
-    offset = (packet[0] & 0x0F) * 4
-    total = int.from_bytes(packet[2:4], "big")
-    if offset < 20 or total < offset or total > size:
-        return None
-    protocol = packet[9]
-    fragment = int.from_bytes(packet[6:8], "big")
-    source, destination = packet[12:16], packet[16:20]
-    if fragment & 0x1FFF:
-        if (fragment & 0x1FFF) * 8 < _LEAST_FRAGMENT_OFFSET:
-            return None
-        return protocol, source, destination, offset, True
-    if protocol == TSMP and fragment & 0x2000:
-        return None
-    if protocol == 255 or total - offset < _LEAST.get(protocol, 0):
-        return None
-    return protocol, source, destination, offset, False
-
-
-def _parseV6(packet: bytes, size: int) -> tuple[int, bytes, bytes, int, bool] | None:
-    total = 40 + int.from_bytes(packet[4:6], "big")
-    if total > size:
-        return None
-    protocol, offset = packet[6], 40
-    source, destination = packet[8:24], packet[24:40]
-    if protocol == FRAGMENT_HEADER:
-        if total < 48:
-            return None
-        protocol, offset = packet[40], 48
-        fragment = int.from_bytes(packet[42:44], "big") & 0xFFF8
-        if fragment:
-            if fragment < _LEAST_FRAGMENT_OFFSET:
-                return None
-            return protocol, source, destination, offset, True
-    if protocol == 255 or total - offset < _LEAST.get(protocol, 0):
-        return None
-    return protocol, source, destination, offset, False

@@ -1,13 +1,13 @@
 """
 Filter rules, compiled: who may send what where, and who may do what.
 
-Bad entries of rules are left out and the first is remembered; what is left
-stays in force.  A rule can so only become narrower, never wider.
+Bad entries of rules are left out and remembered; what is left stays in force.
+A rule can so only become narrower, never wider.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from attrs import define, field
 
@@ -16,13 +16,15 @@ from tsrt.errors import WireError
 from tsrt.netmap.routes import RouteTable
 from tsrt.tailcfg import CapGrant, FilterRule, Raw
 
-# What a rule without protocols means: TCP, UDP, ICMP and ICMPv6.
 DEFAULT_PROTOCOLS = frozenset((6, 17, 1, 58))
+"""What a rule without protocols is about: TCP, UDP, ICMP and ICMPv6."""
+
+Attributes = Callable[[bytes], Collection[str]]
+"""Tells the node attributes of the peer with a packed address."""
 
 _EVERYTHING = (Prefix(bytes(4), 0), Prefix(bytes(16), 0))
-
-# A range of addresses becomes at most this many prefixes (two a bit).
-_MOST_PREFIXES = 256
+_LAST_PORT = 65535
+_MOST_ERRORS = 20
 
 
 def parseAddresses(text: str) -> tuple[Prefix, ...]:
@@ -46,6 +48,8 @@ def prefixesBetween(first: bytes, last: bytes) -> tuple[Prefix, ...]:
     """
     The fewest prefixes that hold all addresses from C{first} to C{last}.
 
+    There are at most two for each bit of an address.
+
     @raise WireError: the ends are of two families, or in the wrong order.
     """
     if len(first) != len(last) or first > last:
@@ -53,7 +57,7 @@ def prefixesBetween(first: bytes, last: bytes) -> tuple[Prefix, ...]:
     bits = len(first) * 8
     low, high = int.from_bytes(first, "big"), int.from_bytes(last, "big")
     found: list[Prefix] = []
-    while low <= high and len(found) < _MOST_PREFIXES:
+    while low <= high:
         # As wide as the alignment of `low` and what is left allow.
         width = (low & -low).bit_length() - 1 if low else bits
         while (1 << width) > high - low + 1:
@@ -64,36 +68,61 @@ def prefixesBetween(first: bytes, last: bytes) -> tuple[Prefix, ...]:
 
 
 @define
+class Sources:
+    """
+    Who a rule is about.
+
+    @ivar table: the prefixes that may send.
+    @ivar attributes: node attributes of which any holder may send.
+    """
+
+    table: RouteTable[bool]
+    attributes: frozenset[str]
+
+    def __bool__(self) -> bool:
+        """Whether there is anybody."""
+        return bool(self.attributes or len(self.table))
+
+
+@define
 class Match:
     """
     One compiled rule.
 
     @ivar protocols: IP protocol numbers.
-    @ivar sources: prefixes that may send.
-    @ivar sourceCaps: node attributes whose holders may send.
     @ivar destinations: prefixes with the first and the last port.
     """
 
     protocols: frozenset[int]
-    sources: RouteTable[bool]
-    sourceCaps: frozenset[str]
+    sources: Sources
     destinations: list[tuple[Prefix, int, int]]
 
+    def isAbout(self, source: bytes, held: Callable[[], Collection[str]]) -> bool:
+        """
+        Whether C{source} is among its sources.
+
+        @param held: tells the attributes of the source, if they matter.
+        """
+        sources = self.sources
+        return source in sources.table or (
+            bool(sources.attributes) and not sources.attributes.isdisjoint(held())
+        )
+
     def allowsPort(self, address: bytes, port: int) -> bool:
-        """Whether a destination is among this rule's."""
+        """Whether a port of an address is among its destinations."""
         for prefix, first, last in self.destinations:
             if first <= port <= last and prefix.contains(address):
                 return True
         return False
 
     def allowsAddress(self, address: bytes) -> bool:
-        """Whether a destination is among this rule's on any port."""
+        """Whether any port of an address is among its destinations."""
         return any(prefix.contains(address) for prefix, _, _ in self.destinations)
 
     def allowsEveryPort(self, address: bytes) -> bool:
-        """Whether a destination is among this rule's on all ports."""
+        """Whether all ports of an address are one of its destinations."""
         return any(
-            first == 0 and last == 65535 and prefix.contains(address)
+            first == 0 and last == _LAST_PORT and prefix.contains(address)
             for prefix, first, last in self.destinations
         )
 
@@ -107,10 +136,26 @@ class Grant:
     capabilities: dict[str, list[Raw]]
 
 
+class _Held:
+    """The attributes of one source, looked up when first asked for."""
+
+    __slots__ = ("_attributes", "_found", "_source")
+
+    def __init__(self, source: bytes, attributes: Attributes) -> None:
+        self._source = source
+        self._attributes = attributes
+        self._found: Collection[str] | None = None
+
+    def __call__(self) -> Collection[str]:
+        if self._found is None:
+            self._found = self._attributes(self._source)
+        return self._found
+
+
 @define
 class RuleSet:
     """
-    All rules in force.
+    All rules in force; without any nobody may do anything (rule R-PF-1).
 
     @ivar errors: what had to be left out, in sentences.
     """
@@ -119,29 +164,52 @@ class RuleSet:
     grants: list[Grant] = field(factory=list)
     errors: list[str] = field(factory=list)
 
-    def isAllowed(
+    @property
+    def usesAttributes(self) -> bool:
+        """Whether attributes of peers decide about anything."""
+        return any(match.sources.attributes for match in self.matches)
+
+    def allowsPort(
         self,
         protocol: int,
         source: bytes,
         destination: bytes,
         port: int,
-        attributes: Callable[[bytes], Collection[str]],
+        attributes: Attributes,
     ) -> bool:
-        """Whether some rule lets a packet in."""
-        held: Collection[str] | None = None
+        """Whether a packet to a port is let in."""
+        held = _Held(source, attributes)
         for match in self.matches:
-            if protocol not in match.protocols:
-                continue
-            if source not in match.sources:
-                if not match.sourceCaps:
-                    continue
-                if held is None:
-                    held = attributes(source)
-                if match.sourceCaps.isdisjoint(held):
-                    continue
-            if match.allowsPort(destination, port):
+            if (
+                protocol in match.protocols
+                and match.isAbout(source, held)
+                and match.allowsPort(destination, port)
+            ):
                 return True
         return False
+
+    def allowsHost(
+        self, source: bytes, destination: bytes, attributes: Attributes
+    ) -> bool:
+        """
+        Whether a rule of any kind is about these two.
+
+        That is enough for ICMP, which knows no ports.
+        """
+        held = _Held(source, attributes)
+        return any(
+            match.isAbout(source, held) and match.allowsAddress(destination)
+            for match in self.matches
+        )
+
+    def allowsProtocol(self, protocol: int, source: bytes, destination: bytes) -> bool:
+        """Whether a packet of a protocol without known ports is let in."""
+        return any(
+            protocol in match.protocols
+            and source in match.sources.table
+            and match.allowsEveryPort(destination)
+            for match in self.matches
+        )
 
     def capabilities(self, source: bytes, destination: bytes) -> dict[str, list[Raw]]:
         """What C{source} may do at C{destination}, with all values."""
@@ -154,11 +222,11 @@ class RuleSet:
                     found.setdefault(name, []).extend(values)
         return found
 
-    def sourcesOverlap(self, prefixes: Iterable[Prefix]) -> bool:
-        """Whether a rule with destinations lets any of C{prefixes} send."""
+    def letsIn(self, addresses: Iterable[bytes]) -> bool:
+        """Whether some rule lets any of these addresses send anything."""
         return any(
-            prefix.address in match.sources
-            for prefix in prefixes
+            address in match.sources.table
+            for address in addresses
             for match in self.matches
         )
 
@@ -170,56 +238,82 @@ def compileRules(rules: Iterable[FilterRule]) -> RuleSet:
     A rule in a form that is long out of use means that the whole filter is
     not understood: nothing at all is let in then.
     """
-    compiled = RuleSet()
+    compiler = _Compiler()
     for number, rule in enumerate(rules):
         if rule.srcBits or any(isinstance(d.bits, int) for d in rule.dstPorts or ()):
             return RuleSet(
                 errors=[f"rule {number} has bit counts; no rule is in force"]
             )
-        _compileRule(number, rule, compiled)
-    return compiled
+        compiler.add(number, rule)
+    return compiler.compiled
 
 
-def _compileRule(number: int, rule: FilterRule, compiled: RuleSet) -> None:
-    def wrong(what: str, error: WireError) -> None:
-        compiled.errors.append(f"rule {number}, {what}: {error}")
+class _Compiler:
+    """
+    Compiles rules one by one.
 
-    sources: RouteTable[bool] = RouteTable()
-    caps = set()
-    for text in rule.srcIPs or ():
-        if text.startswith("cap:"):
-            caps.add(text.removeprefix("cap:"))
-            continue
-        try:
-            for prefix in parseAddresses(text):
-                sources.insert(prefix, True)
-        except WireError as error:
-            wrong(f"source {text!r}", error)
-    destinations = []
-    for destination in rule.dstPorts or ():
-        first, last = destination.ports.first, destination.ports.last
-        try:
-            if not 0 <= first <= last <= 65535:
-                raise WireError(f"{first}-{last} are no ports")
-            for prefix in parseAddresses(destination.ip):
-                destinations.append((prefix, first, last))
-        except WireError as error:
-            wrong(f"destination {destination.ip!r}", error)
-    if destinations and (caps or len(sources)):
-        numbers = rule.ipProto
-        protocols = (
-            frozenset(n for n in numbers if 0 <= n <= 255)
-            if numbers
-            else DEFAULT_PROTOCOLS
-        )
-        compiled.matches.append(
-            Match(protocols, sources, frozenset(caps), destinations)
-        )
-    for grant in rule.capGrant or ():
-        try:
-            compiled.grants.append(_compileGrant(sources, grant))
-        except WireError as error:
-            wrong("grant", error)
+    The same sources stand in many rules; they are read once and shared.
+    """
+
+    def __init__(self) -> None:
+        self.compiled = RuleSet()
+        self._sources: dict[tuple[str, ...], Sources] = {}
+
+    def add(self, number: int, rule: FilterRule) -> None:
+        """Compile one rule."""
+        sources = self._sourcesOf(number, rule.srcIPs or ())
+        destinations: list[tuple[Prefix, int, int]] = []
+        for destination in rule.dstPorts or ():
+            first, last = destination.ports.first, destination.ports.last
+            try:
+                if not 0 <= first <= last <= _LAST_PORT:
+                    raise WireError(f"{first}-{last} are no ports")
+                prefixes = parseAddresses(destination.ip)
+            except WireError as error:
+                self._wrong(number, f"destination {destination.ip!r}", error)
+            else:
+                destinations += [(prefix, first, last) for prefix in prefixes]
+        if destinations and sources:
+            self.compiled.matches.append(
+                Match(_protocols(rule.ipProto), sources, destinations)
+            )
+        for grant in rule.capGrant or ():
+            try:
+                self.compiled.grants.append(_compileGrant(sources.table, grant))
+            except WireError as error:
+                self._wrong(number, "grant", error)
+
+    def _sourcesOf(self, number: int, texts: Sequence[str]) -> Sources:
+        key = tuple(texts)
+        known = self._sources.get(key)
+        if known is not None:
+            return known
+        table: RouteTable[bool] = RouteTable()
+        attributes = set()
+        for text in texts:
+            if text.startswith("cap:"):
+                attributes.add(text.removeprefix("cap:"))
+                continue
+            try:
+                for prefix in parseAddresses(text):
+                    table.insert(prefix, True)
+            except WireError as error:
+                self._wrong(number, f"source {text!r}", error)
+        sources = Sources(table, frozenset(attributes))
+        self._sources[key] = sources
+        return sources
+
+    def _wrong(self, number: int, what: str, error: WireError) -> None:
+        errors = self.compiled.errors
+        if len(errors) < _MOST_ERRORS:
+            errors.append(f"rule {number}, {what}: {error}")
+
+
+def _protocols(numbers: Sequence[int] | None) -> frozenset[int]:
+    """The protocols of a rule; impossible numbers stand for none."""
+    if not numbers:
+        return DEFAULT_PROTOCOLS
+    return frozenset(number for number in numbers if 0 <= number <= 255)
 
 
 def _compileGrant(sources: RouteTable[bool], grant: CapGrant) -> Grant:
