@@ -6,20 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from tsrt.control.backoff import Backoff
 from tsrt.control.h2response import H2Response
+from tsrt.control.looper import Looper, Run
 from tsrt.control.mapstream import WATCHDOG, MapStream, SessionCursor
 from tsrt.control.steps import NETMAP, StepLog
 from tsrt.errors import ControlError, ControlHTTPError, ControlUnreachable
 from tsrt.tailcfg import UNSET, MapRequest, MapResponse
-
-_log = Logger(namespace="tsrt.control.map")
 
 _UNKNOWN_NODE = frozenset((401, 404, 410))
 
@@ -75,28 +72,22 @@ class MapLoop:
         self._resume = resume
         self._backoff = Backoff(randbytes)
         self._cursor = SessionCursor()
-        self._running: Deferred[None] | None = None
+        self._looper = Looper(self._run)
         self._stream: MapStream | None = None
         self.isAlive = False
 
     @property
     def isRunning(self) -> bool:
         """Whether streams are asked for."""
-        return self._running is not None
+        return self._looper.isRunning
 
     def start(self) -> None:
         """Ask for streams; nothing happens if that is being done."""
-        if self._running is not None:
-            return
-        running = Deferred.fromCoroutine(self._run())
-        self._running = running
-        running.addErrback(self._broke)
+        self._looper.start()
 
     def stop(self) -> None:
         """Give up the stream, and ask for no other."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
+        self._looper.stop()
         self._setAlive(False)
 
     def restart(self, *, fresh: bool) -> None:
@@ -119,27 +110,25 @@ class MapLoop:
         if self._stream is not None:
             self._stream.fail(error)
 
-    def _broke(self, failure: Failure) -> None:
-        if not isinstance(failure.value, CancelledError):
-            _log.failure("the map loop broke", failure=failure)
-
-    async def _run(self) -> None:
+    async def _run(self, run: Run) -> None:
         while True:
-            error = await self._poll()
+            error = await self._poll(run)
             self._setAlive(False)
             if error is not None:
                 self._steps.failed(NETMAP, str(error))
                 self._trouble(error)
             # A clean end waits too: else a server that ends each stream at
             # once would be asked without a pause.
-            await deferLater(self._reactor, self._backoff.next(), lambda: None)
+            await run.wait(
+                deferLater(self._reactor, self._backoff.next(), lambda: None)
+            )
             if isinstance(error, ControlHTTPError) and error.status in _UNKNOWN_NODE:
                 # It is for the others to say when to go on.
-                self._running = None
+                self._looper.stop()
                 self._unknownNode(error)
                 return
 
-    async def _poll(self) -> ControlError | None:
+    async def _poll(self, run: Run) -> ControlError | None:
         """Read one stream to its end; C{None} if it ended well."""
         request = self._request()
         if self._resume and self._cursor.handle:
@@ -157,10 +146,10 @@ class MapLoop:
         opening = self._openMap(request)
         opening.addTimeout(WATCHDOG, self._reactor)
         try:
-            response = await opening
+            response = await run.wait(opening)
             self._stream = stream
             stream.attach(response)
-            await stream.done
+            await run.wait(stream.done)
         except TimeoutError:
             return ControlUnreachable(
                 f"the control server did not answer the map request for {WATCHDOG:g} s"

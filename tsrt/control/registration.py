@@ -34,7 +34,7 @@ from tsrt.errors import (
     NotRunning,
     TSRTError,
 )
-from tsrt.keys import Secret
+from tsrt.keys import NodeKey, Secret
 
 _log = Logger(namespace="tsrt.control")
 
@@ -121,6 +121,7 @@ class Registration:
         self._begin: IDelayedCall | None = None
         self._why = Why.START
         self._renewals = 0
+        self._toldKey: NodeKey | None = None
         self._waiters: list[Deferred[LoginInfo]] = []
         self.state = LoginState.NEEDS_KEY
         self.identity = identity
@@ -309,6 +310,10 @@ class Registration:
             self._machine.refused(error)
 
     def _keyTaken(self, identity: Identity) -> None:
+        """The server takes the node key; say so unless that is known."""
+        if self.keyAccepted and identity.nodeKey == self._toldKey:
+            return
+        self._toldKey = identity.nodeKey
         self.identity = self._current(identity)
         self.keyAccepted = True
         self._events.nodeKeyChanged(self.identity)
@@ -343,8 +348,7 @@ class Registration:
 
     def needsApproval(self, identity: Identity, login: LoginInfo) -> None:
         """See L{tsrt.control.campaign.CampaignEvents}."""
-        if not self.keyAccepted or identity.nodeKey != self.identity.nodeKey:
-            self._keyTaken(identity)
+        self._keyTaken(identity)
         self._machine.approvalNeeded(login)
 
     def retrying(self, error: TSRTError) -> None:

@@ -291,9 +291,14 @@ class ControlService(Service):
         if not self.running or self._paused:
             return
         _log.info("connecting to the control server anew: {reason}", reason=reason)
+        hadMaps = self._maps.isRunning
+        # Stopped first, so that nobody takes the cut for trouble.
+        self._maps.stop()
+        self._updates.stop()
         self._connection.drop(reason)
-        if self._maps.isRunning:
+        if hadMaps:
             self._maps.restart(fresh=False)
+        self._gate()
 
     def _gate(self) -> None:
         """Let map and updates run exactly while they may."""

@@ -48,6 +48,7 @@ class Step:
     @ivar detail: what exactly happened; may be empty.
     @ivar duration: seconds that it took, or has taken so far.
     @ivar attempts: how often it was begun.
+    @ivar problem: why it failed the last time, while it is tried again.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Step:
     detail: str = ""
     duration: float = 0.0
     attempts: int = 1
+    problem: str = ""
 
     def describe(self) -> str:
         """The step as a few words."""
@@ -63,7 +65,8 @@ class Step:
             return f"{text} ({self.duration:.2f} s)"
         if self.attempts > 1:
             text += f" after {self.attempts} attempts"
-        return f"{text}: {self.detail}" if self.detail else text
+        detail = self.problem or self.detail
+        return f"{text}: {detail}" if detail else text
 
 
 class StepLog:
@@ -100,11 +103,16 @@ class StepLog:
             return
         if not running:
             self._began[name] = self._reactor.seconds()
+        problem = ""
+        if known is not None:
+            failed = known.result is StepResult.FAILED
+            problem = known.detail if failed else known.problem
         self._steps[name] = Step(
             name,
             StepResult.RUNNING,
             detail[:_LONGEST_DETAIL],
             attempts=1 if known is None else known.attempts + (not running),
+            problem=problem,
         )
 
     def _end(self, name: str, result: StepResult, detail: str) -> None:

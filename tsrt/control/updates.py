@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from tsrt.control.backoff import Backoff
+from tsrt.control.looper import Looper, Run
 from tsrt.errors import ControlError
-
-_log = Logger(namespace="tsrt.control")
 
 
 class UpdateLoop:
@@ -44,7 +41,7 @@ class UpdateLoop:
         self._backoff = Backoff(randbytes)
         self._pending = False
         self._started = False
-        self._running: Deferred[None] | None = None
+        self._looper = Looper(self._run)
 
     def trigger(self) -> None:
         """Something has changed: an update is due."""
@@ -59,34 +56,24 @@ class UpdateLoop:
     def stop(self) -> None:
         """Send nothing more; what is due is kept for the next start."""
         self._started = False
-        running, self._running = self._running, None
-        if running is not None:
+        if self._looper.stop():
             self._pending = True
-            running.cancel()
 
     def _wake(self) -> None:
-        if not self._started or not self._pending or self._running is not None:
-            return
+        if self._started and self._pending:
+            self._looper.start()
+
+    async def _run(self, run: Run) -> None:
         # A turn of its own coalesces what changes at the same moment.
-        running = Deferred.fromCoroutine(self._run())
-        self._running = running
-        running.addErrback(self._broke)
-
-    def _broke(self, failure: Failure) -> None:
-        if not isinstance(failure.value, CancelledError):
-            self._running = None
-            _log.failure("the update loop broke", failure=failure)
-
-    async def _run(self) -> None:
-        await deferLater(self._reactor, 0, lambda: None)
+        await run.wait(deferLater(self._reactor, 0, lambda: None))
         while self._pending:
             self._pending = False
             try:
-                await self._send()
+                await run.wait(self._send())
             except ControlError as error:
                 self._pending = True
                 self._trouble(error)
-                await deferLater(self._reactor, self._backoff.next(), lambda: None)
+                wait = self._backoff.next()
+                await run.wait(deferLater(self._reactor, wait, lambda: None))
             else:
                 self._backoff.reset()
-        self._running = None
