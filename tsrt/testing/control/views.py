@@ -89,6 +89,7 @@ class NetworkView:
         self.dialPlan: ControlDialPlan | None = None
         self._compiled: CompiledPolicy | None = None
         self._primary: dict[int, tuple[Prefix, ...]] | None = None
+        self._shown: dict[int, WireNode] | None = None
         self._cache: dict[int, tuple[_CacheKey, WireNode]] = {}
         self._overrides: dict[tuple[int, int], Mapping[str, object]] = {}
 
@@ -96,6 +97,7 @@ class NetworkView:
         """Something has changed: look at everything again."""
         self._compiled = None
         self._primary = None
+        self._shown = None
 
     def compiled(self) -> CompiledPolicy:
         """The policy, worked out for the present nodes."""
@@ -161,18 +163,28 @@ class NetworkView:
         if not node.authorized or node.isExpired(self._wallTime()):
             return {}
         visible = self.compiled().visible(node.subject())
-        peers: dict[int, WireNode] = {}
-        for other in self._tailnet.nodes():
-            if other.id not in visible or not other.authorized:
-                continue
-            shown = self._shared(other)
-            changes = self._overrides.get((node.id, other.id))
-            if changes:
-                shown = copy.copy(shown)
+        peers = {
+            number: shown
+            for number, shown in self._everybody().items()
+            if number in visible
+        }
+        for (viewer, number), changes in self._overrides.items():
+            if viewer == node.id and number in peers:
+                shown = copy.copy(peers[number])
                 for name, value in changes.items():
                     setattr(shown, name, value)
-            peers[other.id] = shown
+                peers[number] = shown
         return peers
+
+    def _everybody(self) -> dict[int, WireNode]:
+        """All approved nodes as their peers are told, by number, in order."""
+        if self._shown is None:
+            self._shown = {
+                node.id: self._shared(node)
+                for node in self._tailnet.nodes()
+                if node.authorized
+            }
+        return self._shown
 
     def _given(self, node: NodeRecord) -> dict[str, tuple[object, ...]]:
         """The attributes that the policy or the interface give to a node."""
