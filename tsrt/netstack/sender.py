@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from tsrt.netstack.congestion import CongestionControl
 from tsrt.netstack.recovery import FAST, LOSS, OPEN, Recovery
+from tsrt.netstack.reordering import Reordering, duplicateSize
 from tsrt.netstack.rtt import RTTEstimator, Stopwatch
 from tsrt.netstack.sendbuf import SendBuffer
 from tsrt.netstack.sizing import sizeOfNewData
@@ -65,6 +66,7 @@ class Sender:
         "patient",
         "persist",
         "recovery",
+        "reordering",
         "retransmissions",
         "retransmitAt",
         "rtt",
@@ -107,6 +109,7 @@ class Sender:
         self.window = PeerWindow()
         self.congestion = congestion
         self.recovery = Recovery(iss)
+        self.reordering = Reordering()
         self.rtt = RTTEstimator()
         self.persist = PersistTimer()
         self.tail = TailProbe()
@@ -160,11 +163,12 @@ class Sender:
         self.mss = mss
         self.congestion.setSegmentSize(mss)
         if lost and self.una < self.nxt and not self.persist.count:
-            self._repair(now, False)
+            self._repair(now, False, False)
 
-    def _repair(self, now: float, again: bool) -> None:
+    def _repair(self, now: float, again: bool, shrunk: bool) -> None:
         """Send again whatever is in flight."""
         self.recovery.timedOut(self.una, self.nxt, again)
+        self.reordering.began(shrunk)
         self._repairedAt = now
         self._watch.stop()
         self.tail.stop()
@@ -201,9 +205,11 @@ class Sender:
         news = 0
         if blocks and recovery.selective:
             news = recovery.hold(ack, self.nxt, blocks)
-            if blocks[0][1] <= ack:
-                # A duplicate was reported (RFC 2883).
+            twice = duplicateSize(ack, blocks)
+            if twice:
                 self.tail.needless = True
+                if self.reordering.duplicate(twice):
+                    self.congestion.undo()
         before = self.window.size
         fresh = self.window.update(window, seq, ack)
         size = ack - una
@@ -219,14 +225,8 @@ class Sender:
             if timed is not None and recovery.board.within(timed - 1, timed):
                 # The peer holds what is being timed: as good as acknowledged.
                 self.rtt.sample(self._watch.elapsed(now))
-        if recovery.mode == OPEN and recovery.found(self.una, self.mss):
-            self.fastRecoveries += 1
-            self.congestion.lost(self.nxt - self.una, now)
-            recovery.start(self.una, self.nxt, self.mss)
-            self._repairedAt = now
-            self.tail.stop()
-            if not recovery.selective:
-                self._watch.stop()
+        if recovery.mode == OPEN:
+            self._suspect(now)
         if not self.window.size:
             # The peer lives and has no room; that may last.
             if self.patient:
@@ -240,7 +240,7 @@ class Sender:
         elif fresh and not before and self.timeouts:
             # The peer had taken its window back and dropped what was in flight.
             self.rtt.progressed()
-            self._repair(now, False)
+            self._repair(now, False, False)
         return size
 
     def _advance(self, ack: int, size: int, elapsed: float | None, now: float) -> None:
@@ -282,6 +282,22 @@ class Sender:
             if ack >= self.end:
                 self.persist.stop()
 
+    def _suspect(self, now: float) -> None:
+        """Begin fast recovery if a loss is evident, and for long enough."""
+        recovery = self.recovery
+        reordering = self.reordering
+        if not recovery.found(self.una, self.mss):
+            reordering.at = None
+        elif reordering.suspected(now, self.rtt.smoothed):
+            reordering.began()
+            self.fastRecoveries += 1
+            self.congestion.lost(self.nxt - self.una, now)
+            recovery.start(self.una, self.nxt, self.mss)
+            self._repairedAt = now
+            self.tail.stop()
+            if not recovery.selective:
+                self._watch.stop()
+
     # -- what goes out -----------------------------------------------------
 
     def pull(self, now: float, count: int) -> tuple[int, int] | None:
@@ -293,16 +309,17 @@ class Sender:
 
         @param count: most full segments that it may be long.
         """
-        if self.persist.due:
-            return self._probe()
         una = self.una
         nxt = self.nxt
+        mss = self.mss
+        edge = self.window.edge
+        if self.persist.due:
+            return self.persist.probe(una, nxt, self.end, edge, mss)
         if self.persist.count and nxt > una:
             # A probe is out and the window is still closed.
             return None
         if self.tail.due:
-            return self._tailProbe()
-        mss = self.mss
+            return self.tail.probe(una, nxt, self.end, edge, mss)
         recovery = self.recovery
         congestion = self.congestion
         if (
@@ -312,7 +329,6 @@ class Sender:
         ):
             congestion.idled()
         room = congestion.window - recovery.pipe(una, nxt, mss)
-        edge = self.window.edge
         if recovery.mode != OPEN:
             hole = recovery.hole(una)
             if hole is not None:
@@ -349,35 +365,6 @@ class Sender:
             return recovery.extra(una, nxt, mss)
         return None
 
-    def _probe(self) -> tuple[int, int] | None:
-        """The byte that probes a closed window, or what a small one admits."""
-        self.persist.due = False
-        una = self.una
-        left = self.end - una
-        if left <= 0:
-            return None
-        usable = self.window.edge - una
-        if usable > 0 and self.nxt == una:
-            self.persist.stop()
-            return una, una + min(usable, left, self.mss)
-        return una, una + 1
-
-    def _tailProbe(self) -> tuple[int, int] | None:
-        """New data if there is any, else the last segment once more."""
-        una = self.una
-        nxt = self.nxt
-        mss = self.mss
-        edge = self.window.edge
-        fresh = min(self.end, edge) - nxt
-        if fresh > 0:
-            self.tail.sent(nxt + min(fresh, mss), False)
-            return nxt, nxt + min(fresh, mss)
-        self.tail.sent(nxt, True)
-        if nxt > max(edge, una + mss):
-            # The peer took its window back.
-            return una, una + mss
-        return max(una, nxt - mss), nxt
-
     def sent(self, start: int, end: int, now: float) -> None:
         """Note that a range that L{pull} gave has been sent."""
         mss = self.mss
@@ -400,6 +387,8 @@ class Sender:
             if (end - start) % mss:
                 self._smallEnd = end
         elif not probing:
+            if self.recovery.mode != OPEN:
+                self.reordering.repeated(end - start)
             self.recovery.repeated(start, end)
         if probing:
             # The persist timer is in charge.
@@ -450,8 +439,9 @@ class Sender:
             if at is None or self.persist.count < _LEAST_TIMEOUTS:
                 return at
         else:
-            if self.tail.at is not None and self.tail.at < at:
-                at = self.tail.at
+            for early in (self.tail.at, self.reordering.at):
+                if early is not None and early < at:
+                    at = early
             if self.timeouts < _LEAST_TIMEOUTS:
                 return at
         dead = self._progress + self.userTimeout
@@ -471,6 +461,10 @@ class Sender:
                 return False
             if now >= self.retransmitAt:
                 self._timedOut(now)
+            elif self.reordering.at is not None and now >= self.reordering.at:
+                if self.recovery.mode == OPEN:
+                    self._suspect(now)
+                self.reordering.at = None
             elif self.tail.at is not None and now >= self.tail.at:
                 self.tail.at = None
                 self.tail.due = True
@@ -488,9 +482,10 @@ class Sender:
         again = self.timeouts > 0
         self.timeouts += 1
         self.timerFires += 1
-        if self.window.size:
+        shrunk = self.window.size > 0
+        if shrunk:
             # A window taken back is no sign of congestion.
             flight = min(self.nxt - self.una, self.congestion.window)
             self.congestion.timedOut(flight, now, again)
         self.rtt.doubled()
-        self._repair(now, again)
+        self._repair(now, again, shrunk)

@@ -68,18 +68,31 @@ class TailProbe:
         self.due = False
         self.end = None
 
-    def sent(self, end: int, repeated: bool) -> None:
+    def probe(
+        self, una: int, nxt: int, end: int, edge: int, mss: int
+    ) -> tuple[int, int]:
         """
-        Note that the probe went out.
+        What to send: new data if there is any, else the last segment again.
 
-        @param end: position just past everything sent.
-        @param repeated: whether it was sent before.
+        @param una: oldest position that is not acknowledged.
+        @param nxt: position just past the newest that was sent.
+        @param end: position just past everything that there is to send.
+        @param edge: the right edge of the peer's window.
         """
         self.due = False
-        self.end = end
-        self.repeated = repeated
         self.needless = False
         self.count += 1
+        fresh = min(end, edge, nxt + mss)
+        if fresh > nxt:
+            self.repeated = False
+            self.end = fresh
+            return nxt, fresh
+        self.repeated = True
+        self.end = nxt
+        if nxt > max(edge, una + mss):
+            # The peer took its window back.
+            return una, una + mss
+        return max(una, nxt - mss), nxt
 
     def acknowledged(self, ack: int) -> bool:
         """

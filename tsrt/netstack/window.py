@@ -76,6 +76,25 @@ class PersistTimer:
         delay = timeout * (1 << min(self.count, _MAX_SHIFT))
         self.at = now + min(delay, MAX_TIMEOUT, userTimeout / 4)
 
+    def probe(
+        self, una: int, nxt: int, end: int, edge: int, mss: int
+    ) -> tuple[int, int] | None:
+        """
+        What to send: one byte, or all that a small window admits.
+
+        @param una: oldest position that is not acknowledged.
+        @param nxt: position just past the newest that was sent.
+        @param end: position just past everything that there is to send.
+        @param edge: the right edge of the peer's window.
+        """
+        self.due = False
+        if end <= una:
+            return None
+        if edge > una and nxt == una:
+            self.stop()
+            return una, min(edge, end, una + mss)
+        return una, una + 1
+
     def stop(self) -> None:
         """There is no reason to probe any more."""
         self.at = None

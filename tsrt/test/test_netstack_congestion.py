@@ -68,6 +68,18 @@ class CommonTests(SynchronousTestCase):
         control.idled()
         self.assertEqual(control.window, 3 * MSS)
 
+    def test_undo(self) -> None:
+        """A loss that was none is taken back, growth since then is kept."""
+        for control in (NewReno(MSS), Cubic(MSS)):
+            control.lost(10 * MSS, 1.0)
+            control.undo()
+            self.assertEqual(control.window, 10 * MSS)
+            self.assertTrue(control.inSlowStart)
+            control.lost(10 * MSS, 2.0)
+            control.window = 50 * MSS
+            control.undo()
+            self.assertEqual(control.window, 50 * MSS)
+
     def test_segmentSize(self) -> None:
         """A window always holds one segment."""
         control = NewReno(500)

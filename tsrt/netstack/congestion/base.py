@@ -24,7 +24,7 @@ class CongestionControl:
     @ivar threshold: bytes at which slow start ends.
     """
 
-    __slots__ = ("_partial", "mss", "threshold", "window")
+    __slots__ = ("_before", "_partial", "mss", "threshold", "window")
 
     beta = 0.5
     """What a loss leaves of the window."""
@@ -36,6 +36,8 @@ class CongestionControl:
         self.mss = mss
         self.window = self.initialWindow
         self.threshold = _UNLIMITED
+        # Window and threshold before the last loss.
+        self._before = (self.window, self.threshold)
         # Bytes of growth that are due but do not make a whole byte yet.
         self._partial = 0.0
 
@@ -96,6 +98,11 @@ class CongestionControl:
             self._reduce(inFlight, now)
         self.window = self.mss
 
+    def undo(self) -> None:
+        """Take the last shrinking back: nothing had been lost."""
+        window, self.threshold = self._before
+        self.window = max(self.window, window)
+
     def idled(self) -> None:
         """Nothing was sent for longer than the timeout: open up anew."""
         self.window = min(self.window, self.initialWindow)
@@ -112,4 +119,5 @@ class CongestionControl:
 
     def _reduce(self, inFlight: int, now: float) -> None:
         """Set the threshold after a loss."""
+        self._before = (self.window, self.threshold)
         self.threshold = max(int(inFlight * self.beta), 2 * self.mss)

@@ -37,13 +37,23 @@ class Cubic(CongestionControl):
     @ivar peak: C{W_max}, segments; 0 before the first loss.
     """
 
-    __slots__ = ("_began", "_k", "_last", "_prior", "_reno", "_timedOut", "peak")
+    __slots__ = (
+        "_began",
+        "_k",
+        "_last",
+        "_peakBefore",
+        "_prior",
+        "_reno",
+        "_timedOut",
+        "peak",
+    )
 
     beta = BETA
 
     def __init__(self, mss: int) -> None:
         super().__init__(mss)
         self.peak = 0.0
+        self._peakBefore = 0.0
         self._prior = 0.0
         self._forget()
         self._timedOut = False
@@ -109,7 +119,14 @@ class Cubic(CongestionControl):
         super().timedOut(inFlight, now, again)
         self._timedOut = True
 
+    def undo(self) -> None:
+        super().undo()
+        self.peak = self._peakBefore
+        self._timedOut = False
+        self._forget()
+
     def _reduce(self, inFlight: int, now: float) -> None:
+        self._peakBefore = self.peak
         window = self.window / self.mss
         self._prior = window
         # Fast convergence (section 4.7): leave room for new flows when the
