@@ -11,25 +11,15 @@ from __future__ import annotations
 import re
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IHandshakeListener,
-    IProtocol,
-    IProtocolFactory,
-    ITCPTransport,
-)
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from tsrt.derp.failures import (
-    RelayLost,
-    RelayProtocolError,
-    RelayRefused,
-    RelayUnreachable,
-)
-from tsrt.derp.tls import announcedKey, certificateAccepted, certificateProblem
-from tsrt.errors import RelayCertificateError, RelayError, WireError
+from tsrt.derp.failures import RelayProtocolError, RelayRefused, RelayUnreachable
+from tsrt.derp.opening import OpeningProtocol
+from tsrt.derp.tls import announcedKey
+from tsrt.errors import WireError
+from tsrt.tailcfg import DERPNode
 from tsrt.wire import derp
 from tsrt.wire.derp import FrameSplitter, FrameType
 from tsrt.wire.httphead import ResponseHeadParser
@@ -50,6 +40,18 @@ class Greeting:
     fastStart: bool
 
 
+def httpHost(host: str) -> str:
+    """
+    C{host} as it may stand in a request.
+
+    @raise WireError: when it is not a host name.
+    """
+    # Names come from the relay map, and a line break would be a new header.
+    if not _HOST.match(host):
+        raise WireError("the relay map has a malformed host name")
+    return f"[{host}]" if ":" in host else host
+
+
 def upgradeRequest(host: str, idealNode: str = "", fastStart: bool = False) -> bytes:
     """
     The request that turns an HTTP connection into DERP.
@@ -59,12 +61,9 @@ def upgradeRequest(host: str, idealNode: str = "", fastStart: bool = False) -> b
         it is another one.
     @raise WireError: when C{host} is not a host name.
     """
-    # Both come from the relay map, and a line break would be a new header.
-    if not _HOST.match(host):
-        raise WireError("the relay map has a malformed host name")
     lines = [
         "GET /derp HTTP/1.1",
-        f"Host: [{host}]" if ":" in host else f"Host: {host}",
+        f"Host: {httpHost(host)}",
         "User-Agent: tsrt",
         "Connection: Upgrade",
         "Upgrade: DERP",
@@ -76,54 +75,39 @@ def upgradeRequest(host: str, idealNode: str = "", fastStart: bool = False) -> b
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-@implementer(IHandshakeListener)
-class UpgradeProtocol(Protocol):
+class UpgradeProtocol(OpeningProtocol):
     """
     Gets the greeting, and then passes everything on to the real protocol.
 
-    @ivar greeted: fires with this protocol when the login can begin, or fails
-        with a L{RelayError}.
+    It is ready when the login can begin.
+
+    @ivar greeting: what is known then.
     """
 
-    def __init__(self, host: str, idealNode: str, isTLS: bool) -> None:
+    def __init__(self, node: DERPNode, idealNode: str, isTLS: bool) -> None:
         """
-        @param host: the name of the server.
+        @param node: the server.
         @param idealNode: see L{upgradeRequest}.
-        @param isTLS: whether the connection is TLS, so that its handshake has
-            to be waited for.
+        @param isTLS: whether the connection is TLS.
         """
+        super().__init__(node, isTLS)
         self.greeting: Greeting | None = None
-        self._host = host
         self._idealNode = idealNode
-        self._isTLS = isTLS
         self._head: ResponseHeadParser | None = ResponseHeadParser()
         self._splitter = FrameSplitter()
         self._inner: IProtocol | None = None
-        self._isOver = False
-        self.greeted: Deferred[UpgradeProtocol] = Deferred(lambda _: self.abort())
 
-    def connectionMade(self) -> None:
-        """See L{IProtocol}."""
-        if not self._isTLS:
-            self._request(None)
-
-    def handshakeCompleted(self) -> None:
-        """See L{IHandshakeListener}."""
-        if certificateAccepted(self.transport):
-            self._request(announcedKey(self.transport))
-        else:
-            self._fail(
-                certificateProblem(self.transport)
-                or RelayCertificateError("the relay's certificate was not judged")
-            )
-
-    def _request(self, serverKey: bytes | None) -> None:
-        if self.transport is None or self._isOver:
+    def opened(self) -> None:
+        """Ask for the upgrade; with the server's key there is no need to wait."""
+        if self.transport is None:
             return
+        serverKey = announcedKey(self.transport)
         try:
-            request = upgradeRequest(self._host, self._idealNode, serverKey is not None)
+            request = upgradeRequest(
+                self.node.hostName, self._idealNode, serverKey is not None
+            )
         except WireError as malformed:
-            self._fail(RelayUnreachable(str(malformed)))
+            self.fail(RelayUnreachable(str(malformed)))
             return
         self.transport.write(request)
         if serverKey is not None:
@@ -135,12 +119,12 @@ class UpgradeProtocol(Protocol):
         if self._inner is not None:
             self._inner.dataReceived(data)
             return
-        if self._isOver:
+        if self.isOver:
             return
         try:
             self._consume(data)
         except WireError as malformed:
-            self._fail(RelayProtocolError(f"{self._host}: {malformed}"))
+            self.fail(RelayProtocolError(f"{self.node.hostName}: {malformed}"))
 
     def _consume(self, data: bytes) -> None:
         if self._head is not None:
@@ -149,9 +133,9 @@ class UpgradeProtocol(Protocol):
                 return
             head, data = answer
             if head.status != 101:
-                self._fail(
+                self.fail(
                     RelayRefused(
-                        f"{self._host} answers the upgrade to DERP with "
+                        f"{self.node.hostName} answers the upgrade to DERP with "
                         f"{head.statusText}",
                         advice="A proxy in front of the relay may have dropped "
                         "the Upgrade header, or this is not a relay.",
@@ -170,21 +154,7 @@ class UpgradeProtocol(Protocol):
 
     def _greet(self, greeting: Greeting) -> None:
         self.greeting = greeting
-        self._isOver = True
-        self.greeted.callback(self)
-
-    def _fail(self, reason: RelayError) -> None:
-        if self._isOver:
-            return
-        self._isOver = True
-        self.abort()
-        self.greeted.errback(Failure(reason))
-
-    def abort(self) -> None:
-        """Hang up at once."""
-        self._isOver = True
-        if self.transport is not None:
-            ITCPTransport(self.transport).abortConnection()
+        self.succeed()
 
     def handOver(self, factory: IProtocolFactory) -> IProtocol | None:
         """
@@ -211,14 +181,5 @@ class UpgradeProtocol(Protocol):
         inner, self._inner = self._inner, None
         if inner is not None:
             inner.connectionLost(reason)
-        elif not self._isOver:
-            self._isOver = True
-            self.greeted.errback(Failure(self._why(reason)))
-
-    def _why(self, reason: Failure) -> RelayError:
-        problem = certificateProblem(self.transport)
-        if problem is not None:
-            return problem
-        return RelayLost(
-            f"{self._host} hung up before the relay began: {reason.getErrorMessage()}"
-        )
+        else:
+            super().connectionLost(reason)
