@@ -1,0 +1,142 @@
+"""
+One UDP port of one address family, kept open whatever happens to it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IReactorSocket,
+    IReactorUDP,
+    IUDPTransport,
+)
+from twisted.internet.protocol import DatagramProtocol
+
+MAX_DATAGRAM = 65535
+"""Bytes of the largest datagram that is read whole."""
+
+RECEIVE_BUFFER = 1 << 20
+"""Bytes that the system is asked to keep for us while we are busy."""
+
+
+class FamilyProtocol(DatagramProtocol):
+    """Hands on what comes by one port."""
+
+    def __init__(
+        self,
+        received: Callable[[bytes, tuple[str, int]], None],
+        refused: Callable[[], None],
+        stopped: Callable[[FamilyProtocol], None],
+    ) -> None:
+        """
+        @param received: called with each datagram and where it is from.
+        @param refused: called when the system tells of an ICMP error.
+        @param stopped: called when the port is closed, by whomever.
+        """
+        self._received = received
+        self._refused = refused
+        self._stopped = stopped
+
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
+        """See L{DatagramProtocol}."""
+        self._received(datagram, addr)
+
+    def connectionRefused(self) -> None:
+        """See L{DatagramProtocol}."""
+        self._refused()
+
+    def stopProtocol(self) -> None:
+        """See L{DatagramProtocol}."""
+        self._stopped(self)
+
+
+def openPort(
+    reactor: IReactorUDP, protocol: FamilyProtocol, family: int, port: int
+) -> IListeningPort:
+    """
+    Open a UDP port on all addresses of a family.
+
+    @param family: 4 or 6.  An IPv6 port takes no IPv4 datagrams, so that both
+        families can have the same number.
+    @param port: the number, or 0 for a free one.
+    @raise CannotListenError: when the port, or the family, is not to be had.
+    """
+    if family == 4:
+        listening: IListeningPort = reactor.listenUDP(port, protocol, "", MAX_DATAGRAM)
+    elif IReactorSocket.providedBy(reactor):
+        listening = _openIPv6(IReactorSocket(reactor), protocol, port)
+    else:
+        listening = reactor.listenUDP(port, protocol, "::", MAX_DATAGRAM)
+    _enlargeBuffer(listening)
+    return listening
+
+
+def _openIPv6(
+    reactor: IReactorSocket, protocol: FamilyProtocol, port: int
+) -> IListeningPort:
+    """
+    Twisted's own IPv6 ports take IPv4 as well on most systems, and then cannot
+    have the number of an IPv4 port.
+    """
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise CannotListenError("::", port, error) from error
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(("::", port))
+        return reactor.adoptDatagramPort(
+            sock.fileno(), socket.AF_INET6, protocol, MAX_DATAGRAM
+        )
+    except OSError as error:
+        raise CannotListenError("::", port, error) from error
+    finally:
+        # The reactor has made a copy of its own.
+        sock.close()
+
+
+def _enlargeBuffer(port: IListeningPort) -> None:
+    handle = getattr(port, "getHandle", lambda: None)()
+    if not isinstance(handle, socket.socket):
+        return
+    try:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    except OSError:
+        # It will do with less.
+        pass
+
+
+def closePort(port: IListeningPort) -> Deferred[None]:
+    """Close a port; fires when it is closed."""
+    stopping = port.stopListening()
+    return succeed(None) if stopping is None else stopping
+
+
+def sendVia(
+    transport: IUDPTransport, datagrams: list[bytes], address: tuple[str, int]
+) -> tuple[int, int]:
+    """
+    Send datagrams to one address.
+
+    @return: how many the system took, and their bytes.
+    """
+    sent = size = 0
+    for datagram in datagrams:
+        try:
+            transport.write(datagram, address)
+        except MessageLengthError:
+            # Others may be shorter.
+            continue
+        except Exception:
+            # Whatever it is (no route, a firewall, no buffer), the next would
+            # fare no better, and a datagram may get lost at any time.
+            break
+        sent += 1
+        size += len(datagram)
+    return sent, size
