@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from msgspec.structs import replace
-
 from tsrt.errors import ProtocolError, WireError
 from tsrt.netmap.changes import Changes
 from tsrt.netmap.messages import MessageBook
@@ -34,6 +32,7 @@ from tsrt.tailcfg import (
     TKAInfo,
     WireNode,
     present,
+    replace,
 )
 
 __all__ = ["Changes", "MapState"]

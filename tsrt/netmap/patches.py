@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
-from msgspec.structs import replace
-
 from tsrt.keys import DiscoPublic, NodePublic
 from tsrt.netmap.node import Node
-from tsrt.tailcfg import PeerChange, WireNode, present
+from tsrt.tailcfg import UNSET, PeerChange, WireNode, present, replace
 
 # Fields of a patch that replace the peer's when they are there at all.
 _REPLACED = (

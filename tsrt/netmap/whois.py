@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from tsrt.netmap.netmap import Node
-from tsrt.tailcfg import Raw, UserProfile
+from tsrt.errors import WireError
+from tsrt.netmap.node import Node
+from tsrt.tailcfg import Raw, UserProfile, decodeRaw
 
 
 @frozen
@@ -40,3 +41,18 @@ class WhoIs:
     def can(self, capability: str) -> bool:
         """Whether the policy grants the node a capability towards this one."""
         return capability in self.capabilities
+
+    def values(self, capability: str) -> list[object]:
+        """
+        What the policy says with a capability, as Python values.
+
+        @return: one value for each grant that has any; a value that is no JSON
+            is left out.
+        """
+        found: list[object] = []
+        for raw in self.capabilities.get(capability, ()):
+            try:
+                found.append(decodeRaw(raw))
+            except WireError:
+                continue
+        return found

@@ -1,9 +1,10 @@
 """Control-plane documents as typed values."""
 
 from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
 
 from tsrt.tailcfg.capabilities import CAPABILITY_VERSION
-from tsrt.tailcfg.codec import decode, decodeMapResponse, encode
+from tsrt.tailcfg.codec import decode, decodeMapResponse, decodeRaw, encode
 from tsrt.tailcfg.derpmap import DERPHomeParams, DERPMap, DERPNode, DERPRegion
 from tsrt.tailcfg.dns import DNSConfig, DNSRecord, Resolver
 from tsrt.tailcfg.filters import CapGrant, FilterRule, NetPortRange, PortRange
@@ -70,8 +71,10 @@ __all__ = [
     "WireNode",
     "decode",
     "decodeMapResponse",
+    "decodeRaw",
     "encode",
     "formatTime",
     "parseTime",
     "present",
+    "replace",
 ]

@@ -56,6 +56,19 @@ def decode(kind: type[T], data: bytes) -> T:
         raise WireError(f"this is no {name}: {error}") from None
 
 
+def decodeRaw(raw: msgspec.Raw) -> object:
+    """
+    Read a value that was kept as it came.
+
+    @return: what the C{json} module would make of it.
+    @raise WireError: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except _UNREADABLE as error:
+        raise WireError(f"a value cannot be read: {error}") from None
+
+
 def decodeMapResponse(data: bytes) -> MapResponse:
     """
     Read a map response, without those elements that are malformed.
