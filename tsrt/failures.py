@@ -17,6 +17,15 @@ class TailnetTimeout(TSRTError, TwistedTimeoutError, TimeoutError):
 
     persistence = Persistence.TRANSIENT
 
+    def __init__(self, message: str = "", *, advice: str | None = None) -> None:
+        """
+        @param message: one sentence that says what happened.
+        @param advice: what to do next, when it differs from the class's.
+        """
+        Exception.__init__(self, message)
+        if advice is not None:
+            self.advice = advice
+
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
@@ -25,6 +34,15 @@ class NoSuchPeer(TSRTError, DNSLookupError):
     """No node of the tailnet has that name."""
 
     advice = "Names are those of the netmap; see node.peers()."
+
+    def __init__(self, message: str = "", *, advice: str | None = None) -> None:
+        """
+        @param message: one sentence that says what happened.
+        @param advice: what to do next, when it differs from the class's.
+        """
+        Exception.__init__(self, message)
+        if advice is not None:
+            self.advice = advice
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from tsrt.counters import Counters
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.routes import RouteTable
+from tsrt.netstack.icmperrors import buildNoRoute
 from tsrt.netstack.stack import Stack
 from tsrt.runtime.timers import DeadlineTimer
 from tsrt.tunnel.table import TunnelTable
@@ -187,17 +188,24 @@ class DataPath:
         counters = self.counters
         lookup = self._routes.lookup
         batches: dict[bytes, list[bytes]] = {}
+        refused: list[bytes] = []
         for packet in self._filter.noteOutbound(packets):
             version = packet[0] >> 4
             peer = lookup(packet[16:20] if version == 4 else packet[24:40])
             if peer is None:
                 counters.droppedNoRoute += 1
+                unreachable = buildNoRoute(packet)
+                if unreachable is not None:
+                    refused.append(unreachable)
                 continue
             batch = batches.get(peer)
             if batch is None:
                 batches[peer] = [packet]
             else:
                 batch.append(packet)
+        if refused:
+            # The stack is told at once, instead of retrying into the void.
+            self._stack.receive(refused, now)
         for peer, batch in batches.items():
             counters.outboundPackets += len(batch)
             counters.outboundBytes += sum(map(len, batch))

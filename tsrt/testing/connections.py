@@ -124,7 +124,7 @@ class MemoryTCPPort:
         if kind is Kind.SYN:
             return
         client.outgoing.sink = stream.arrived
-        stream.peer = client
+        client.peer = stream
         if kind is not Kind.ACK:
             # The client went away before it agreed.
             stream.arrived(kind, data, host)

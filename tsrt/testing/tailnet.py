@@ -235,7 +235,7 @@ class TestTailnet:
             self.wait(relay.stopService())
         for stun in self.stuns.values():
             self.wait(stun.stopService())
-        elapse(self.clock, 0.5)
+        elapse(self.clock, self.internet.giveUp)
         left = self.clock.getDelayedCalls()
         if left:
             raise AssertionError(f"still scheduled: {left}")
