@@ -195,7 +195,7 @@ def _arrive(tcb: ControlBlock, segment: Segment, now: float) -> None:
         return
 
     # Fifth, ACK.
-    if not flags & ACK or not _acknowledge(tcb, segment, seq, flags, now):
+    if not flags & ACK or not _acknowledge(tcb, receiver, segment, seq, flags, now):
         return
     if tcb.stamping and seq <= receiver.acknowledged:
         tcb.noteStamp(segment.options.tsValue, now)
@@ -277,7 +277,7 @@ def _answerToSyn(tcb: ControlBlock, segment: Segment, now: float) -> None:
     # Text or FIN that comes along is left for the peer to repeat.
     receiver = tcb.peerOffers(segment.seq, segment.options, now)
     if flags & ACK:
-        tcb.open(segment.window, segment.seq, now)
+        tcb.open(receiver, segment.window, segment.seq, now)
         receiver.ackNow = True
     else:
         tcb.state = _SYN_RECEIVED
@@ -285,7 +285,12 @@ def _answerToSyn(tcb: ControlBlock, segment: Segment, now: float) -> None:
 
 
 def _acknowledge(
-    tcb: ControlBlock, segment: Segment, seq: int, flags: int, now: float
+    tcb: ControlBlock,
+    receiver: Receiver,
+    segment: Segment,
+    seq: int,
+    flags: int,
+    now: float,
 ) -> bool:
     """
     Take in the acknowledgement of a segment.
@@ -302,7 +307,7 @@ def _acknowledge(
             return False
         if not segment.flags & SYN:
             window <<= tcb.windowShift
-        tcb.open(window, seq, now)
+        tcb.open(receiver, window, seq, now)
         return True
     if ack > sender.high or ack < una - max(sender.window.largest, 0xFFFF):
         # It acknowledges what was never sent, or is too old to be honest
@@ -334,7 +339,8 @@ def _acknowledge(
                 tcb.expectFin(now)
             elif state is _CLOSING:
                 tcb.linger(now)
-            elif state is _LAST_ACK:
+            else:
+                # LAST_ACK: nothing is left to do.
                 tcb.close(CloseReason.DONE)
                 return False
     return True
@@ -365,7 +371,7 @@ def _finished(tcb: ControlBlock, now: float) -> None:
         tcb.state = _CLOSE_WAIT
     elif state is _FIN_WAIT_1:
         tcb.state = _CLOSING
-    elif state is _FIN_WAIT_2:
+    else:
         tcb.linger(now)
     tcb.mark(tcpstate.READABLE | tcpstate.EOF)
 

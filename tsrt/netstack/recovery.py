@@ -188,9 +188,7 @@ class Recovery:
         return max(0, flight - self.duplicates * mss)
 
     def hole(self, una: int) -> tuple[int, int] | None:
-        """The first lost piece that was not sent again."""
-        if self.mode == OPEN:
-            return None
+        """The first lost piece that was not sent again since recovery began."""
         return self.board.gap(max(una, self.resent), self.edge)
 
     def repeated(self, start: int, end: int) -> None:

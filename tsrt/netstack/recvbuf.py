@@ -156,12 +156,11 @@ class ReceiveBuffer:
         return found
 
     def _append(self, data: bytes) -> None:
-        if data:
-            self._chunks.append(data)
-            self.next += len(data)
-            self.readable += len(data)
-            if len(self._chunks) > _FREE_CHUNKS + self.readable // _LEAST_CHUNK:
-                self._join()
+        self._chunks.append(data)
+        self.next += len(data)
+        self.readable += len(data)
+        if len(self._chunks) > _FREE_CHUNKS + self.readable // _LEAST_CHUNK:
+            self._join()
 
     def _removeIsland(self, at: int) -> bytearray:
         self._recent.remove(self._starts.pop(at))

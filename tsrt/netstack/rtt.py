@@ -76,8 +76,7 @@ class RTTEstimator:
     def synLost(self) -> None:
         """Start data transfer with a cautious timeout: a SYN was repeated."""
         self.backoff = 0
-        if self.smoothed is None:
-            self._base = AFTER_SYN_LOSS
+        self._base = AFTER_SYN_LOSS
 
     def doubled(self) -> None:
         """Double the timeout: it has just expired."""

@@ -382,8 +382,7 @@ class Sender:
         self._lastSent = now
         if end > self.nxt:
             self.nxt = end
-            if end > self.high:
-                self.high = end
+            self.high = max(self.high, end)
             if (end - start) % mss:
                 self._smallEnd = end
         elif not probing:
@@ -462,8 +461,7 @@ class Sender:
             if now >= self.retransmitAt:
                 self._timedOut(now)
             elif self.reordering.at is not None and now >= self.reordering.at:
-                if self.recovery.mode == OPEN:
-                    self._suspect(now)
+                self._suspect(now)
                 self.reordering.at = None
             elif self.tail.at is not None and now >= self.tail.at:
                 self.tail.at = None

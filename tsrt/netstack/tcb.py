@@ -217,10 +217,11 @@ class ControlBlock:
             mss -= TIMESTAMPS_LENGTH
         self.sender.setSegmentSize(max(MIN_MSS, mss), now, lost)
 
-    def open(self, window: int, seq: int, now: float) -> None:
+    def open(self, receiver: Receiver, window: int, seq: int, now: float) -> None:
         """
         The handshake is over.
 
+        @param receiver: our receive side.
         @param window: what the peer offers, in bytes.
         @param seq: position of the segment that said so.
         """
@@ -231,9 +232,8 @@ class ControlBlock:
             sender.rtt.synLost()
             sender.congestion.window = sender.mss
         sender.opened(window, seq, now)
-        if self.receiver is not None:
-            limit = self.options.receiveLimit
-            self.receiver.scale(windowShift(limit) if self.wantScale else 0)
+        limit = self.options.receiveLimit
+        receiver.scale(windowShift(limit) if self.wantScale else 0)
         self.state = _FIN_WAIT_1 if sender.finQueued else _ESTABLISHED
         self.established = True
         self.synDue = False
@@ -269,9 +269,8 @@ class ControlBlock:
         self.state = _TIME_WAIT
         self.expireAt = now + self.options.timeWait
         self.probeDue = False
-        if self.closeReason is None:
-            self.closeReason = CloseReason.DONE
-            self.mark(tcpstate.CLOSED)
+        self.closeReason = CloseReason.DONE
+        self.mark(tcpstate.CLOSED)
 
     def expectFin(self, now: float) -> None:
         """Our FIN came through; the peer's is missing."""

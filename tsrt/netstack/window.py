@@ -78,7 +78,7 @@ class PersistTimer:
 
     def probe(
         self, una: int, nxt: int, end: int, edge: int, mss: int
-    ) -> tuple[int, int] | None:
+    ) -> tuple[int, int]:
         """
         What to send: one byte, or all that a small window admits.
 
@@ -88,8 +88,6 @@ class PersistTimer:
         @param edge: the right edge of the peer's window.
         """
         self.due = False
-        if end <= una:
-            return None
         if edge > una and nxt == una:
             self.stop()
             return una, min(edge, end, una + mss)

@@ -354,6 +354,15 @@ class ReleaseTests(SynchronousTestCase):
         self.assertTrue(peer.flow.retired)
         self.assertIs(peer.flow.closeReason, CloseReason.ABORTED)
 
+    def test_refused(self) -> None:
+        """A flow that never was can be released as well."""
+        peer = Peer()
+        peer.take()
+        peer.send(RST, 0, 1)
+        peer.flow.release(peer.now)
+        self.assertIs(peer.flow.closeReason, CloseReason.REFUSED)
+        self.assertEqual(peer.take(), [])
+
     def test_afterwards(self) -> None:
         """A flow that is over gives its memory back."""
         peer = Peer().establish()

@@ -107,8 +107,7 @@ class Cubic(CongestionControl):
         # Time that the application left unused does not count as elapsed
         # (section 5.8), or the window would leap afterwards.
         if self._began is not None:
-            if self._last < now:
-                self._began += now - self._last
+            self._began += max(0.0, now - self._last)
             self._last = now
 
     def lost(self, inFlight: int, now: float) -> None:
