@@ -54,8 +54,8 @@ _DISPENSABLE = frozenset(
 class _Label(Struct, rename=jsonName):
     """By what people may know an element that cannot be read."""
 
-    id: Raw | None = None
-    name: Raw | None = None
+    id: Raw = Raw(b"")
+    name: Raw = Raw(b"")
 
 
 _label = msgspec.json.Decoder(_Label)
@@ -228,6 +228,6 @@ def _labelOf(element: Raw) -> str:
     words = [
         bytes(word)[:_LONGEST_LABEL].decode("utf-8", "replace")
         for word in (label.id, label.name)
-        if word is not None
+        if bytes(word)
     ]
     return f" ({' '.join(words)})" if words else ""
