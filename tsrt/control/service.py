@@ -439,7 +439,7 @@ class ControlService(Service):
     def trouble(self, error: TSRTError) -> None:
         """See L{tsrt.control.registration.RegistrationEvents}."""
         self._error = error
-        _log.info("control: {error}; trying again", error=error.describe())
+        _log.debug("{error}; trying again", error=error.describe())
         self._tell(self._observer.trouble, error)
 
     def failed(self, error: TSRTError) -> None:

@@ -5,7 +5,7 @@ What the control client is told once, and who the node is.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 
@@ -16,6 +16,10 @@ from tsrt.keys import DiscoPublic, LockKey, MachineKey, NodeKey, NodePublic, Sec
 from tsrt.tailcfg import Hostinfo, NetInfo
 
 _WRAPPED = "--TL"
+
+
+def _asTuple(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
 
 
 @frozen(kw_only=True)
@@ -42,7 +46,7 @@ class ControlSettings:
     url: str
     authKey: Secret | None = None
     hostname: str = ""
-    tags: tuple[str, ...] = field(default=(), converter=tuple)
+    tags: tuple[str, ...] = field(default=(), converter=_asTuple)
     ephemeral: bool = False
     expiry: datetime | None = None
     tailnet: str = ""
