@@ -65,22 +65,6 @@ class RouteTable(Generic[V]):
                     return value
         return None
 
-    def overlaps(self, prefix: Prefix) -> bool:
-        """Whether C{prefix} has an address in common with any of the table."""
-        if self.lookup(prefix.address) is not None:
-            return True
-        if prefix.isHost:
-            return False
-        if any(map(prefix.contains, self._exact)):
-            return True
-        size = len(prefix.address)
-        return any(
-            # Wider ones were found above; of the others compare their heads.
-            prefix.contains((number << shift).to_bytes(size, "big"))
-            for shift, table in self._wide.get(size, ())
-            for number in table
-        )
-
     def __contains__(self, address: bytes) -> bool:
         """Whether some prefix contains a packed address."""
         return self.lookup(address) is not None
