@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from tsrt.tailcfg import Hostinfo, MapResponse, Raw, WireNode
+from typing import TypeVar
+
+from tsrt.tailcfg import Hostinfo, MapResponse, Raw, UnsetType, WireNode, replace
+
+T = TypeVar("T")
 
 NOW = 1_800_000_000.0
 """A moment of the year 2027 in Unix seconds, long after clocks are set."""
 
 SUFFIX = "tail.example"
+
+
+def there(value: T | UnsetType | None) -> T:
+    """A part of a document that must be there."""
+    if value is None or isinstance(value, UnsetType):
+        raise AssertionError("a part of a document is not there")
+    return value
 
 
 def rawKey(number: int) -> bytes:
@@ -48,12 +59,14 @@ def wireNode(number: int, **fields: object) -> WireNode:
         "online": True,
         "machineAuthorized": True,
     }
-    return WireNode(**{**usual, **fields})
+    return replace(WireNode(), **{**usual, **fields})
 
 
 def firstResponse(*peers: WireNode, **fields: object) -> MapResponse:
     """The complete response that begins a poll of node 1."""
-    return MapResponse(**{"node": wireNode(1), "peers": list(peers), **fields})
+    return replace(
+        MapResponse(), **{"node": wireNode(1), "peers": list(peers), **fields}
+    )
 
 
 def raw(text: str) -> Raw:

@@ -26,7 +26,7 @@ from tsrt.tailcfg import (
     parseTime,
     present,
 )
-from tsrt.test.netmapworld import wireNode
+from tsrt.test.netmapworld import there, wireNode
 
 JSON = st.recursive(
     st.none()
@@ -104,7 +104,7 @@ class SalvageTests(SynchronousTestCase):
         )
         document["Peers"][41]["Addresses"] = "100.64.0.43/32"
         response = decodeMapResponse(jsonOf(document))
-        kept = [peer.id for peer in response.peers]
+        kept = [peer.id for peer in there(response.peers)]
         self.assertEqual(kept, [i for i in range(2, 102) if i != 43])
         (sentence,) = response.rejectedPeers
         self.assertIn("Peers[41]", sentence)
@@ -119,8 +119,10 @@ class SalvageTests(SynchronousTestCase):
             b'{"NodeID":4,"Endpoints":"x"}],'
             b'"PeersRemoved":[5,"6",7],"OnlineChange":{"8":true,"x":true,"9":1}}'
         )
-        self.assertEqual([peer.id for peer in response.peersChanged], [2])
-        self.assertEqual([patch.nodeID for patch in response.peersChangedPatch], [2])
+        self.assertEqual([peer.id for peer in there(response.peersChanged)], [2])
+        self.assertEqual(
+            [patch.nodeID for patch in there(response.peersChangedPatch)], [2]
+        )
         self.assertEqual(response.peersRemoved, [5, 7])
         self.assertEqual(response.onlineChange, {8: True})
         self.assertEqual(len(response.rejectedPeers), 8)
@@ -132,9 +134,11 @@ class SalvageTests(SynchronousTestCase):
             f'{{"PacketFilter":{rules},"PacketFilters":{{"a":{rules},"b":null}}}}'.encode()
         )
         expected = [["*"], ["100.64.0.1"]]
-        self.assertEqual([r.srcIPs for r in response.packetFilter], expected)
-        self.assertEqual([r.srcIPs for r in response.packetFilters["a"]], expected)
-        self.assertIsNone(response.packetFilters["b"])
+        self.assertEqual([r.srcIPs for r in there(response.packetFilter)], expected)
+        self.assertEqual(
+            [r.srcIPs for r in there(there(response.packetFilters)["a"])], expected
+        )
+        self.assertIsNone(there(response.packetFilters)["b"])
         self.assertEqual(len(response.rejectedPeers), 2)
 
     def test_derpRegions(self) -> None:
@@ -143,9 +147,10 @@ class SalvageTests(SynchronousTestCase):
             b'{"DERPMap":{"Regions":{"1":{"RegionID":1},"2":{"RegionID":[]},'
             b'"three":{},"4":null},"omitDefaultRegions":true}}'
         )
-        self.assertEqual(set(response.derpMap.regions), {1, 4})
-        self.assertIsNone(response.derpMap.regions[4])
-        self.assertTrue(response.derpMap.omitDefaultRegions)
+        regions = there(response.derpMap).regions
+        self.assertEqual(set(there(regions)), {1, 4})
+        self.assertIsNone(there(regions)[4])
+        self.assertTrue(there(response.derpMap).omitDefaultRegions)
         self.assertEqual(len(response.rejectedPeers), 2)
 
     def test_nullContainersWhereAnotherPartIsBad(self) -> None:
@@ -157,7 +162,7 @@ class SalvageTests(SynchronousTestCase):
         self.assertEqual(response.peers, [])
         self.assertIsNone(response.packetFilters)
         self.assertIsNone(response.displayMessages)
-        self.assertIsNone(response.derpMap.regions)
+        self.assertIsNone(there(response.derpMap).regions)
 
     def test_messages(self) -> None:
         """Of messages, texts and users the malformed ones go."""
@@ -166,8 +171,8 @@ class SalvageTests(SynchronousTestCase):
             b'"UserProfiles":[{"ID":1},{"ID":{}}]}'
         )
         self.assertEqual(response.health, ["a"])
-        self.assertEqual(set(response.displayMessages), {"b", "d"})
-        self.assertEqual([user.id for user in response.userProfiles], [1])
+        self.assertEqual(set(there(response.displayMessages)), {"b", "d"})
+        self.assertEqual([user.id for user in there(response.userProfiles)], [1])
 
     def test_dispensableParts(self) -> None:
         """A malformed part that nothing depends on is left out and told."""
@@ -242,7 +247,7 @@ class SalvageTests(SynchronousTestCase):
             ]
         }
         response = decodeMapResponse(jsonOf(document))
-        self.assertEqual([peer.id for peer in response.peers], good)
+        self.assertEqual([peer.id for peer in there(response.peers)], good)
         self.assertEqual(len(response.rejectedPeers), len(elements) - len(good))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from msgspec import Struct
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt import tailcfg
@@ -34,6 +35,7 @@ from tsrt.tailcfg import (
     encode,
 )
 from tsrt.tailcfg.naming import jsonName
+from tsrt.test.netmapworld import there
 
 FIRST_RESPONSE = b"""
 {"Node":{"ID":1,"StableID":"nDEMO1","Name":"demo.tail.ts.net.","User":1,
@@ -66,7 +68,7 @@ FIRST_RESPONSE = b"""
 """
 
 # The names that the protocol has for what we name otherwise in some way.
-NAMES = {
+NAMES: dict[type[Struct], str] = {
     WireNode: (
         "ID StableID Name User Sharer Key KeyExpiry KeySignature Machine DiscoKey "
         "Addresses AllowedIPs Endpoints DERP HomeDERP Hostinfo Created Cap Tags "
@@ -198,25 +200,26 @@ class ReadingTests(SynchronousTestCase):
         """A complete first response is read; what is unknown is ignored."""
         response = decodeMapResponse(FIRST_RESPONSE)
         self.assertEqual(response.rejectedPeers, ())
-        self.assertEqual(response.node.name, "demo.tail.ts.net.")
-        self.assertEqual(response.node.homeDERP, 900)
+        self.assertEqual(there(response.node).name, "demo.tail.ts.net.")
+        self.assertEqual(there(response.node).homeDERP, 900)
         self.assertEqual(
-            response.node.capMap, {"https://tailscale.com/cap/file-sharing": None}
+            there(response.node).capMap,
+            {"https://tailscale.com/cap/file-sharing": None},
         )
-        region = response.derpMap.regions[900]
-        self.assertEqual(region.nodes[0].derpPort, 8443)
-        self.assertTrue(region.nodes[0].insecureForTests)
-        self.assertTrue(response.derpMap.omitDefaultRegions)
-        (peer,) = response.peers
+        region = there(there(there(response.derpMap).regions)[900])
+        self.assertEqual(there(region.nodes)[0].derpPort, 8443)
+        self.assertTrue(there(region.nodes)[0].insecureForTests)
+        self.assertTrue(there(response.derpMap).omitDefaultRegions)
+        (peer,) = there(response.peers)
         self.assertEqual(peer.id, 2)
-        self.assertEqual(peer.hostinfo.services[0].port, 40000)
-        self.assertEqual(response.dnsConfig.routes, {})
-        (rule,) = response.packetFilters["base"]
-        self.assertEqual(rule.dstPorts[0].ports.last, 65535)
-        self.assertEqual(response.userProfiles[0].loginName, "demo@example.com")
-        self.assertEqual(response.sshPolicy.rules, [])
+        self.assertEqual(there(there(peer.hostinfo).services)[0].port, 40000)
+        self.assertEqual(there(response.dnsConfig).routes, {})
+        (rule,) = there(there(response.packetFilters)["base"])
+        self.assertEqual(there(rule.dstPorts)[0].ports.last, 65535)
+        self.assertEqual(there(response.userProfiles)[0].loginName, "demo@example.com")
+        self.assertEqual(there(response.sshPolicy).rules, [])
         self.assertEqual(response.controlTime, datetime(2026, 1, 1, tzinfo=UTC))
-        self.assertTrue(response.debug.disableLogTail)
+        self.assertTrue(there(response.debug).disableLogTail)
 
     def test_absentNullAndEmpty(self) -> None:
         """What is absent, null and empty are three things."""
@@ -251,9 +254,9 @@ class ReadingTests(SynchronousTestCase):
             "ControlDialPlan":{"Candidates":null}}"""
         )
         self.assertEqual(null.rejectedPeers, ())
-        self.assertIsNone(null.node.allowedIPs)
-        self.assertEqual(null.derpMap.regions[2], None)
-        self.assertEqual(null.dnsConfig.routes, {"a.example": None})
+        self.assertIsNone(there(null.node).allowedIPs)
+        self.assertEqual(there(there(null.derpMap).regions)[2], None)
+        self.assertEqual(there(null.dnsConfig).routes, {"a.example": None})
         self.assertEqual(null.packetFilters, {"*": None})
         mayBeNull = set(MapResponse.__struct_encode_fields__) - {
             "MapSessionHandle",
@@ -281,15 +284,17 @@ class ReadingTests(SynchronousTestCase):
         response = decodeMapResponse(
             b'{"Node":{"CapMap":{"a":[1.50,{"b":  "c"}],"d":[],"e":null}}}'
         )
-        capMap = response.node.capMap
-        self.assertEqual([bytes(v) for v in capMap["a"]], [b"1.50", b'{"b":  "c"}'])
+        capMap = there(there(response.node).capMap)
+        self.assertEqual(
+            [bytes(v) for v in there(capMap["a"])], [b"1.50", b'{"b":  "c"}']
+        )
         self.assertEqual(capMap["d"], [])
         self.assertIsNone(capMap["e"])
 
     def test_destinationWithoutPorts(self) -> None:
         """Where the ports of a destination are absent they are zero, not all."""
         rule = decode(FilterRule, b'{"DstPorts":[{"IP":"*"}]}')
-        ports = rule.dstPorts[0].ports
+        ports = there(rule.dstPorts)[0].ports
         self.assertEqual((ports.first, ports.last), (0, 0))
 
     def test_registerReply(self) -> None:
@@ -314,9 +319,9 @@ class ReadingTests(SynchronousTestCase):
             b'"Hostinfo":{"IPNVersion":"1.103.0","BackendLogID":"ab","OS":"linux",'
             b'"Hostname":"demo","GoArch":"amd64"},"NodeKeySignature":null}',
         )
-        self.assertEqual(request.auth.authKey, "tskey-auth-demo")
+        self.assertEqual(there(request.auth).authKey, "tskey-auth-demo")
         self.assertIsNone(tailcfg.present(request.expiry))
-        self.assertEqual(request.hostinfo.backendLogID, "ab")
+        self.assertEqual(there(request.hostinfo).backendLogID, "ab")
 
     def test_pingRequest(self) -> None:
         """The payload of a ping request is bytes."""
