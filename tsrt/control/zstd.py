@@ -15,6 +15,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+__all__ = ["WINDOW_LOG", "decompress", "zstd"]
+
 WINDOW_LOG = 26
 """The largest window of a frame, as a power of two: 64 MiB."""
 

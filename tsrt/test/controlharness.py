@@ -6,6 +6,7 @@ memory, a server that can be told what to do, and an observer that remembers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.task import Clock
 
@@ -59,15 +60,15 @@ class Observer:
     """Remembers what it was told, as tuples of a name and arguments."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[object, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
         self.identities: list[Identity] = []
         self.maps: list[MapResponse] = []
         self.troubles: list[TSRTError] = []
         self.failures: list[TSRTError] = []
         self.veto: Exception | None = None
-        self.onMap: Callable[[MapResponse], None] | None = None
+        self.onMap: Callable[[MapResponse], object] | None = None
 
-    def of(self, name: str) -> list[tuple[object, ...]]:
+    def of(self, name: str) -> list[tuple[Any, ...]]:
         return [event[1:] for event in self.events if event[0] == name]
 
     def names(self) -> list[object]:
@@ -157,8 +158,8 @@ class Harness:
         self,
         identity: Identity | None = None,
         authKey: str | None = None,
-        settings: dict[str, object] | None = None,
-        **options: object,
+        settings: dict[str, Any] | None = None,
+        **options: Any,
     ) -> ControlService:
         """All of it."""
         return ControlService(

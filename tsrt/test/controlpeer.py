@@ -23,6 +23,7 @@ from h2.events import (
 )
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
@@ -143,6 +144,8 @@ class PeerRequest:
 
 class PeerConnection(Protocol):
     """One connection to the server."""
+
+    transport: ITCPTransport
 
     def __init__(self, peer: ControlPeer) -> None:
         self.peer = peer
@@ -276,7 +279,9 @@ class PeerConnection(Protocol):
     def _handle(self, event: object) -> None:
         if isinstance(event, RequestReceived):
             request = PeerRequest(self, event.stream_id)
-            for name, value in event.headers:
+            for rawName, rawValue in event.headers:
+                # The configuration above makes them text.
+                name, value = str(rawName), str(rawValue)
                 if name == ":method":
                     request.method = value
                 elif name == ":path":

@@ -8,7 +8,7 @@ Nothing moves by itself: L{MemoryNet.pump} moves everything that can move.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
@@ -155,7 +155,7 @@ class Attempt(NamedTuple):
 
 class _Listener(NamedTuple):
     build: Callable[[], Protocol]
-    tls: object | None
+    tls: Any
 
 
 class _Forward(Factory):
@@ -223,7 +223,7 @@ class MemoryNet:
         self,
         host: str,
         port: int,
-        creator: object | None,
+        creator: Any,
         address: str | None,
         factory: IProtocolFactory,
     ) -> Deferred[IProtocol]:
@@ -239,6 +239,9 @@ class MemoryNet:
             return fail(error.ConnectionRefusedError())
         server: IProtocol
         client: IProtocol | None
+        inner: IProtocol | None
+        ours = IPv4Address("TCP", "192.0.2.1", 50000 + len(self.wires))
+        theirs = IPv4Address("TCP", "192.0.2.2", port)
         if creator is not None and listener.tls is not None:
             serverSide = TLSMemoryBIOFactory(
                 listener.tls, False, _Forward(listener.build), self.clock
@@ -249,10 +252,8 @@ class MemoryNet:
             inner = client.wrappedProtocol
         else:
             server = listener.build()
-            inner = client = factory.buildProtocol(None)
-        assert client is not None
-        ours = IPv4Address("TCP", "192.0.2.1", 50000 + len(self.wires))
-        theirs = IPv4Address("TCP", "192.0.2.2", port)
+            inner = client = factory.buildProtocol(theirs)
+        assert client is not None and inner is not None
         clientEnd, serverEnd = WireEnd(ours, theirs), WireEnd(theirs, ours)
         clientEnd.peer, serverEnd.peer = serverEnd, clientEnd
         clientEnd.protocol, serverEnd.protocol = client, server

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 from email.utils import formatdate
+from typing import TypeVar
 
-from twisted.internet.defer import CancelledError, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.control.api import CALL_TIMEOUT, LARGEST_BODY, loadBalancing
@@ -17,6 +18,7 @@ from tsrt.control.connection import (
     PING_TIMEOUT,
     QUIET,
 )
+from tsrt.control.h2response import H2Response
 from tsrt.errors import (
     ControlHTTPError,
     ControlProtocolError,
@@ -25,9 +27,11 @@ from tsrt.errors import (
     WrongControlKey,
 )
 from tsrt.keys import MachineKey, NodePublic
-from tsrt.tailcfg import MapRequest, RegisterRequest
+from tsrt.tailcfg import MapRequest, RegisterRequest, RegisterResponse
 from tsrt.test.controlharness import WALL_TIME, WELCOME, Harness, makeNodeKey
 from tsrt.test.controlpeer import fixedBytes, keyAnswer, page
+
+T = TypeVar("T")
 
 KEY = makeNodeKey().public()
 
@@ -127,7 +131,7 @@ class ConnectionTests(SynchronousTestCase):
         self.failureResultOf(second, CancelledError)
         self.assertEqual(self.harness.clock.getDelayedCalls(), [])
 
-    def pumped(self) -> object:
+    def pumped(self) -> Deferred[H2Response]:
         request = self.connection.request("GET", "/x")
         self.harness.pump()
         return request
@@ -203,7 +207,7 @@ class APITests(SynchronousTestCase):
         self.harness = Harness()
         self.api = self.harness.api()
 
-    def call(self, deferred: object) -> object:
+    def call(self, deferred: Deferred[T]) -> Deferred[T]:
         self.harness.pump()
         return deferred
 
@@ -234,7 +238,7 @@ class APITests(SynchronousTestCase):
             loadBalancing(NodePublic.zero(), KEY), (("ts-lb", KEY.text()),)
         )
 
-    def register(self, answer: object) -> object:
+    def register(self, answer: object) -> Deferred[RegisterResponse]:
         self.harness.answer("/machine/register", answer)
         zero = NodePublic.zero().text()
         return self.call(

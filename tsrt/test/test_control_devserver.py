@@ -5,6 +5,9 @@ internet: two independent readings of one protocol.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -81,7 +84,7 @@ class DevServerTestCase(SynchronousTestCase):
         name: str,
         authKey: str | None = None,
         identity: Identity | None = None,
-        **settings: object,
+        **settings: Any,
     ) -> tuple[ControlService, MapObserver]:
         number = len(self.services) + 2
         try:
@@ -248,7 +251,7 @@ class DevServerTests(DevServerTestCase):
             ("tags", good.text, ("tag:nobodys",), TagsRefused),
         ):
             service, observer = self.node(name, text, tags=tags)
-            pump(self.clock, lambda o=observer: bool(o.failures), limit=2)
+            pump(self.clock, partial(bool, observer.failures), limit=2)
             self.assertIsInstance(observer.failures[0], kind)
             self.assertIs(service.status.state, LoginState.FAILED)
 

@@ -4,6 +4,9 @@ Tests for L{tsrt.control.dial}, L{tsrt.control.upgrade} and L{tsrt.control.race}
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -47,7 +50,7 @@ class RaceTests(SynchronousTestCase):
         return race(
             self.clock,
             [
-                (delay, lambda name=names[number]: self.start(name))
+                (delay, partial(self.start, names[number]))
                 for number, delay in enumerate(delays)
             ],
             hasten=hasten,
@@ -126,7 +129,7 @@ class DialTests(SynchronousTestCase):
         self.steps = StepLog(self.clock)
         self.make()
 
-    def make(self, url: str | None = None, **options: object) -> None:
+    def make(self, url: str | None = None, **options: Any) -> None:
         self.dialer = ControlDialer(
             self.clock,
             self.net,

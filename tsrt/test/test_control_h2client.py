@@ -5,6 +5,7 @@ Tests for L{tsrt.control.h2client} against the server side of C{h2}.
 from __future__ import annotations
 
 from collections import deque
+from typing import TypeVar
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -21,7 +22,7 @@ from h2.settings import SettingCodes, Settings
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, ITransport
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -39,9 +40,13 @@ from tsrt.control.h2response import H2Response
 from tsrt.errors import ControlError, ControlProtocolError, ControlUnreachable
 from tsrt.test.memorynet import WireEnd
 
+E = TypeVar("E", bound=Event)
+
 
 class Server(Protocol):
     """The server side of C{h2}, which does only what a test tells it."""
+
+    transport: ITransport
 
     def __init__(self) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=False))
@@ -76,7 +81,7 @@ class Server(Protocol):
         if data:
             self.transport.write(data)
 
-    def of(self, kind: type[Event]) -> list[Event]:
+    def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
 
     def bodyOf(self, streamID: int) -> bytes:
@@ -119,17 +124,17 @@ class H2ClientTests(SynchronousTestCase):
         here = IPv4Address("TCP", "192.0.2.1", 1)
         there = IPv4Address("TCP", "192.0.2.2", 2)
         self.end = WireEnd(here, there)
-        self.end.peer = WireEnd(there, here)
-        self.end.peer.peer = self.end
-        self.end.protocol, self.end.peer.protocol = self.client, self.server
+        self.end.peer = self.far = WireEnd(there, here)
+        self.far.peer = self.end
+        self.end.protocol, self.far.protocol = self.client, self.server
 
     def connect(self) -> None:
-        self.server.makeConnection(self.end.peer)
+        self.server.makeConnection(self.far)
         self.client.makeConnection(self.end)
         self.pump()
 
     def pump(self) -> None:
-        while self.end.step() or self.end.peer.step():
+        while self.end.step() or self.far.step():
             pass
 
     def get(self, path: str = "/", body: bytes = b"") -> Deferred[H2Response]:
@@ -365,12 +370,12 @@ class H2ClientTests(SynchronousTestCase):
         self.server.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1 << 21})
         self.server.flush()
         self.pump()
-        self.end.peer.reading = False
+        self.far.reading = False
         answered = self.get("/", b"x" * (1 << 20))
         self.pump()
         self.assertLess(len(self.end.outgoing), 3 * 64 * 1024)
         self.assertTrue(self.end.producerPaused)
-        self.end.peer.reading = True
+        self.far.reading = True
         self.pump()
         self.assertEqual(len(self.server.bodyOf(1)), 1 << 20)
         answered.addErrback(lambda _: None)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.ssl import KeyPair, PrivateCertificate, trustRootFromCertificates
+from twisted.internet.ssl import PrivateCertificate, trustRootFromCertificates
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -65,9 +65,8 @@ def certificateFor(
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return PrivateCertificate.fromCertificateAndKeyPair(
-        PrivateCertificate.loadPEM(pem + keyPEM), KeyPair.load(keyPEM, 1)
-    )
+    result: PrivateCertificate = PrivateCertificate.loadPEM(pem + keyPEM)
+    return result
 
 
 class KeyAnswerTests(SynchronousTestCase):

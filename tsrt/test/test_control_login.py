@@ -6,6 +6,7 @@ L{tsrt.control.loginmachine}, through the whole service.
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,7 +58,7 @@ class LoginTestCase(SynchronousTestCase):
         self.maps = self.harness.answer("/machine/map", None)
 
     def start(
-        self, *answers: object, saved: bool = False, **options: object
+        self, *answers: object, saved: bool = False, **options: Any
     ) -> list[PeerRequest]:
         requests = self.harness.answer("/machine/register", *answers)
         identity = makeIdentity(nodeKey=SAVED if saved else None)
@@ -86,7 +87,8 @@ class LoginTestCase(SynchronousTestCase):
         return error
 
     def authKeys(self, requests: list[PeerRequest]) -> list[object]:
-        return [(r.json.get("Auth") or {}).get("AuthKey") for r in requests]
+        auths: list[Any] = [r.json.get("Auth") or {} for r in requests]
+        return [auth.get("AuthKey") for auth in auths]
 
 
 class FirstLoginTests(LoginTestCase):
@@ -552,7 +554,7 @@ class LaterTests(LoginTestCase):
         """Whoever no longer waits is not told; the login goes on."""
         requests = self.start(WELCOME, None, saved=True)
         assert self.service is not None
-        result: Deferred[object] = self.service.login()
+        result: Deferred[Any] = self.service.login()
         result.addErrback(lambda _: None)
         result.cancel()
         self.harness.pump()

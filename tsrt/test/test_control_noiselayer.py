@@ -337,7 +337,7 @@ class NoiseLayerTests(SynchronousTestCase):
     def test_backPressure(self) -> None:
         """Producers and pauses pass through to the carrier, both ways."""
         self.establish()
-        producer = object()
+        producer = StringTransport()
         self.layer.registerProducer(producer, True)
         self.assertIs(self.transport.producer, producer)
         self.layer.unregisterProducer()

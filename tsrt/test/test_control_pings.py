@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ class C2NTests(SynchronousTestCase):
         answer = self.successResultOf(handler.handle(request))
         return answer.status, answer.body
 
-    def askJSON(self, *arguments: object) -> object:
+    def askJSON(self, *arguments: Any) -> object:
         status, body = self.ask(*arguments)
         self.assertEqual(status, 200)
         return json.loads(body)
@@ -252,7 +253,7 @@ class PingTests(SynchronousTestCase):
             return self.pong
         return succeed(PingResponse(ip=ip, nodeName="b", latencySeconds=0.5))
 
-    def ask(self, **fields: object) -> None:
+    def ask(self, **fields: Any) -> None:
         fields.setdefault("url", "https://control.example/reply?id=1")
         self.answerer.answer(PingRequest(**fields))
         self.harness.pump()

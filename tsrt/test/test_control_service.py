@@ -5,7 +5,9 @@ only the whole shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -416,6 +418,15 @@ class MapTests(ServiceTestCase):
         self.send(Debug={"Exit": 1})
         self.assertTrue(self.service.status.isMapAlive)
 
+    def test_R_CTL_2_noSSHPolicy(self) -> None:
+        """A map without an SSH policy is handed on without one."""
+        self.alive()
+        self.assertFalse(self.observer.maps[0].sshPolicy)
+        self.send(SSHPolicy={"rules": []})
+        self.send(PeersRemoved=[1])
+        self.assertTrue(self.observer.maps[1].sshPolicy)
+        self.assertFalse(self.observer.maps[2].sshPolicy)
+
     def test_dialPlan(self) -> None:
         """Advice on how to reach the server is taken for the next dial."""
         self.alive()
@@ -667,11 +678,12 @@ class UpdateTests(ServiceTestCase):
     def test_calls(self) -> None:
         """The smaller calls speak for the current node key."""
         self.alive()
-        for path, call in (
+        calls: tuple[tuple[str, Callable[[], Deferred[Any]]], ...] = (
             ("/machine/set-dns", lambda: self.service.setDNS("n", "TXT", "v")),
             ("/machine/id-token", lambda: self.service.idToken("aud")),
             ("/machine/feature/query", lambda: self.service.queryFeature("funnel")),
-        ):
+        )
+        for path, call in calls:
             requests = self.harness.answer(path, {"id_token": "t", "Complete": True})
             result = call()
             self.harness.pump()
