@@ -71,7 +71,7 @@ class Demo:
             if self.processes[name].poll() is not None:
                 raise DemoError(f"{name} ended:\n{self.log(name).read_text()[-2000:]}")
             try:
-                document = json.loads(path.read_text())
+                document: dict[str, object] = json.loads(path.read_text())
             except (OSError, ValueError):
                 document = {}
             if document.get(ready):

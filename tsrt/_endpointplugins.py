@@ -24,7 +24,7 @@ class TailnetClientParser:
 
     prefix = "tailnet"
 
-    def parseStreamClient(
+    def parseStreamClient(  # type: ignore[override]  # mypy-zope counts the reactor twice
         self, reactor: IReactorCore, *args: str, **kwargs: str
     ) -> IStreamClientEndpoint:
         """Make the client endpoint that the string describes."""
@@ -39,7 +39,7 @@ class TailnetServerParser:
 
     prefix = "tailnet"
 
-    def parseStreamServer(
+    def parseStreamServer(  # type: ignore[override]  # mypy-zope counts the reactor twice
         self, reactor: IReactorCore, *args: str, **kwargs: str
     ) -> IStreamServerEndpoint:
         """Make the server endpoint that the string describes."""

@@ -17,6 +17,7 @@ from tsrt.config import NodeConfig, Seams
 from tsrt.control.c2n import C2NSources
 from tsrt.control.service import ControlService
 from tsrt.control.settings import ControlSettings
+from tsrt.derp.latency import measureLatency
 from tsrt.derp.pool import RelayEvents, RelayPool
 from tsrt.errors import NotSupported, WireError
 from tsrt.interfaces import ILoginPrompt, IStateStore, IStreamDialer
@@ -197,6 +198,7 @@ def _build(
 
     datapath = DataPath(
         reactor,
+        now=overlay.now,
         stack=overlay.stack,
         tunnel=tunnel,
         packetFilter=packetFilter,
@@ -213,7 +215,7 @@ def _build(
         tunnel=tunnel,
         packetFilter=packetFilter,
         keepAlive=config.keepAlive,
-        now=reactor.seconds,
+        now=overlay.now,
         wallclock=wallclock,
         setRoutes=datapath.setRoutes,
         setAddresses=overlay.setAddresses,
@@ -234,6 +236,9 @@ def _build(
         dialer,
         randbytes=randbytes,
         onReport=engine.measured,
+        httpsLatency=measureLatency,
+        lastHeard=relays.lastHeard,
+        mayChangeHome=lambda: control.status.isMapAlive or relays.home is None,
     )
     engine.measureRelays = netcheck.setMap
 

@@ -74,6 +74,7 @@ class DataPath:
         self,
         reactor: IReactorTime,
         *,
+        now: Callable[[], float],
         stack: Stack,
         tunnel: TunnelTable,
         packetFilter: PacketFilter,
@@ -81,11 +82,13 @@ class DataPath:
         onTSMP: Callable[[bytes, bytes], list[bytes]],
     ) -> None:
         """
+        @param now: the time in seconds, which never goes backwards.
         @param transmit: takes messages to a peer, named by its raw node key.
         @param onTSMP: given a peer's key and its TSMP packet, returns the
             packets to answer with.
         """
         self._reactor = reactor
+        self._now = now
         self._stack = stack
         self._tunnel = tunnel
         self._filter = packetFilter
@@ -129,7 +132,7 @@ class DataPath:
         """
         if not self._running:
             return
-        now = self._reactor.seconds()
+        now = self._now()
         received = self._tunnel.receive(messages, source, now)
         for peer, replies in received.replies:
             self._send(peer, replies)
@@ -176,7 +179,7 @@ class DataPath:
 
     def _flushNow(self) -> None:
         self._scheduled = None
-        self._settle(self._reactor.seconds())
+        self._settle(self._now())
 
     def sendPackets(self, peer: bytes, packets: list[bytes], now: float) -> None:
         """Seal packets for one peer and send them."""
@@ -264,7 +267,7 @@ class DataPath:
         """A deadline of the stack or of the tunnel has come."""
         if not self._running:
             return
-        now = self._reactor.seconds()
+        now = self._now()
         self.sendAll(self._tunnel.tick(now))
         self._stack.tick(now)
         self._settle(now)
@@ -277,7 +280,7 @@ class DataPath:
     def rearm(self) -> None:
         """Something gave the tunnel or the stack new deadlines."""
         if self._running:
-            self._arm(self._reactor.seconds())
+            self._arm(self._now())
 
 
 def _protocolOf(packet: bytes) -> int:

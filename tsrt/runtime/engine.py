@@ -175,7 +175,7 @@ class Engine(OrderedMultiService):
     def measured(self, report: Report) -> None:
         """The network was measured: there is, or may be, another home relay."""
         home = report.preferredRegion
-        if home is not None:
+        if home:
             self.relays.setHome(home)
             self._publisher.update(homeRegion=self.regionName(home))
         self.control.setNetInfo(netInfoOf(report))

@@ -29,10 +29,22 @@ class NodeOverlay:
         self._addresses: list[bytes] = []
         self._isUp = False
         self._waiting: list[Callable[[], object]] = []
+        self._latest = reactor.seconds()
+        self._lag = 0.0
 
     def now(self) -> float:
-        """The reactor's time."""
-        return self.reactor.seconds()
+        """
+        The reactor's time, but never less than it was.
+
+        Most reactors tell the time of day, and somebody may set the clock
+        back; retransmission timers and keys must not wait for it to catch up.
+        """
+        seconds = self.reactor.seconds() + self._lag
+        if seconds < self._latest:
+            self._lag += self._latest - seconds
+            return self._latest
+        self._latest = seconds
+        return seconds
 
     def flush(self) -> None:
         """Ask the data path to send in this turn, if there is one."""
