@@ -278,10 +278,22 @@ class _Compiler:
                 Match(_protocols(rule.ipProto), sources, destinations)
             )
         for grant in rule.capGrant or ():
+            self._addGrant(number, sources.table, grant)
+
+    def _addGrant(
+        self, number: int, sources: RouteTable[bool], grant: CapGrant
+    ) -> None:
+        """Compile one grant of a rule."""
+        destinations = []
+        for text in grant.dsts or ():
             try:
-                self.compiled.grants.append(_compileGrant(sources.table, grant))
+                destinations.append(Prefix.parse(text))
             except WireError as error:
-                self._wrong(number, "grant", error)
+                self._wrong(number, f"destination {text!r} of a grant", error)
+        capabilities: dict[str, list[Raw]] = {name: [] for name in grant.caps or ()}
+        for name, values in (grant.capMap or {}).items():
+            capabilities.setdefault(name, []).extend(values or ())
+        self.compiled.grants.append(Grant(sources, tuple(destinations), capabilities))
 
     def _sourcesOf(self, number: int, texts: Sequence[str]) -> Sources:
         key = tuple(texts)
@@ -314,11 +326,3 @@ def _protocols(numbers: Sequence[int] | None) -> frozenset[int]:
     if not numbers:
         return DEFAULT_PROTOCOLS
     return frozenset(number for number in numbers if 0 <= number <= 255)
-
-
-def _compileGrant(sources: RouteTable[bool], grant: CapGrant) -> Grant:
-    capabilities: dict[str, list[Raw]] = {name: [] for name in grant.caps or ()}
-    for name, values in (grant.capMap or {}).items():
-        capabilities.setdefault(name, []).extend(values or ())
-    destinations = tuple(Prefix.parse(text) for text in grant.dsts or ())
-    return Grant(sources, destinations, capabilities)

@@ -218,12 +218,12 @@ class Model:
     def _isTarget(
         r: FilterRule, target: ipaddress.IPv4Address | ipaddress.IPv6Address
     ) -> bool:
-        (destination,) = r.dstPorts or ()
+        (destination,) = r.dstPorts or []
         return destination.ip == "*" or target in ipaddress.ip_network(destination.ip)
 
     @staticmethod
     def _hasPort(r: FilterRule, port: int | None) -> bool:
-        (destination,) = r.dstPorts or ()
+        (destination,) = r.dstPorts or []
         first, last = destination.ports.first, destination.ports.last
         if port is None:
             return (first, last) == (0, 65535)
