@@ -113,7 +113,8 @@ class Campaign:
         self._api = api
         self._settings = settings
         self._identity = identity
-        self._authKey = None if authKey is None else AuthKeyParts.of(authKey)
+        parts = AuthKeyParts.of(authKey or Secret(""))
+        self._authKey = parts if parts.plain.reveal() else None
         self._hostinfo = hostinfo
         self._events = events
         self._steps = steps
@@ -159,11 +160,7 @@ class Campaign:
                     timeout=None if self._followup else CALL_TIMEOUT,
                 )
             except ControlHTTPError as error:
-                problem = classifyHTTP(error)
-                if problem is error:
-                    await self._pause(error, self._retryAfter(error))
-                else:
-                    await self._refused(str(error), problem)
+                await self._takeHTTPError(error)
                 continue
             except ControlError as error:
                 if error.isPermanent:
@@ -178,10 +175,29 @@ class Campaign:
 
     # -- what the server answers ----------------------------------------------------
 
+    async def _takeHTTPError(self, error: ControlHTTPError) -> None:
+        error = ControlHTTPError(
+            self._withoutAuthKey(str(error)),
+            status=error.status,
+            retryAfter=error.retryAfter,
+        )
+        problem = classifyHTTP(error)
+        if problem is error:
+            await self._pause(error, self._retryAfter(error))
+        else:
+            await self._refused(str(error), problem)
+
+    def _withoutAuthKey(self, text: str) -> str:
+        """Servers have been seen to repeat the key that they refuse."""
+        key = "" if self._authKey is None else self._authKey.plain.reveal()
+        # What is shorter than that is no key, and may be part of any word.
+        return text.replace(key, "*****") if len(key) >= 8 else text
+
     async def _take(self, response: RegisterResponse) -> LoginInfo | None:
         """Look at an answer; C{None} means that another request is due."""
         if response.error:
-            await self._refused(response.error, classifyRefusal(response.error))
+            text = self._withoutAuthKey(response.error)
+            await self._refused(text, classifyRefusal(text))
             return None
         if response.nodeKeySignature and self._rotateSignature(
             response.nodeKeySignature

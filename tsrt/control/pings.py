@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from tsrt.control.api import ControlAPI
 from tsrt.control.c2n import C2NHandler, C2NResponse, parseRequest
 from tsrt.control.plainhttp import PlainHTTP
-from tsrt.errors import ControlError, WireError
+from tsrt.errors import ControlError, NotSupported, WireError
 from tsrt.tailcfg import PingRequest, PingResponse, encode
 
 _log = Logger(namespace="tsrt.control.ping")
@@ -36,6 +36,11 @@ KINDS = ("disco", "TSMP", "ICMP", "peerapi")
 
 Pinger = Callable[[str, str], "Deferred[PingResponse]"]
 """Pings an address of the tailnet in one of the L{KINDS}."""
+
+
+def noPinger(ip: str, kind: str) -> Deferred[PingResponse]:
+    """A pinger for where there is nothing to ping with."""
+    return fail(NotSupported("pings are not supported here"))
 
 
 class PingAnswerer:

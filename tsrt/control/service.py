@@ -26,7 +26,7 @@ from tsrt.control.keyfetch import KeyFetcher
 from tsrt.control.loginmachine import LoginState
 from tsrt.control.maploop import MapLoop
 from tsrt.control.observer import ControlObserver
-from tsrt.control.pings import PingAnswerer, Pinger
+from tsrt.control.pings import PingAnswerer, Pinger, noPinger
 from tsrt.control.plainhttp import PlainHTTP
 from tsrt.control.refusals import classifyHTTP
 from tsrt.control.registration import Registration
@@ -41,7 +41,6 @@ from tsrt.errors import (
     ControlHTTPError,
     ControlProtocolError,
     NotRunning,
-    NotSupported,
     ProtocolError,
     TSRTError,
 )
@@ -51,7 +50,6 @@ from tsrt.tailcfg import (
     Hostinfo,
     MapResponse,
     NetInfo,
-    PingResponse,
 )
 from tsrt.tailcfg.capabilities import CAPABILITY_VERSION
 
@@ -66,10 +64,6 @@ _OPEN = frozenset(
         LoginState.EXPIRED,
     )
 )
-
-
-def _noPinger(ip: str, kind: str) -> Deferred[PingResponse]:
-    return fail(NotSupported("pings are not supported here"))
 
 
 class ControlService(Service):
@@ -91,7 +85,7 @@ class ControlService(Service):
         dialer: IStreamDialer,
         observer: ControlObserver,
         hostinfo: Hostinfo,
-        pinger: Pinger = _noPinger,
+        pinger: Pinger = noPinger,
         c2n: C2NSources | None = None,
         signer: LockSigner | None = None,
         randbytes: Callable[[int], bytes] = os.urandom,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, frozen, validators
 
 from tsrt.control.urls import ControlURL, parseControlURL
 from tsrt.keys import DiscoPublic, LockKey, MachineKey, NodeKey, NodePublic, Secret
@@ -77,7 +77,7 @@ class Identity:
     machineKey: MachineKey
     lockKey: LockKey
     discoPublic: DiscoPublic
-    backendLogID: str
+    backendLogID: str = field(validator=validators.min_len(1))
     nodeKey: NodeKey | None = None
     oldNodeKey: NodeKey | None = None
 

@@ -8,7 +8,7 @@ that has to be upgraded by HTTP/1.1.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from OpenSSL import SSL, crypto
 from service_identity.exceptions import VerificationError
@@ -21,7 +21,6 @@ from twisted.internet.ssl import (
     platformTrust,
 )
 from twisted.protocols.tls import TLSMemoryBIOProtocol
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 _Codes = SSL.X509VerificationCodes
@@ -129,24 +128,6 @@ class NotedTLS:
         except ValueError as error:
             return f"the certificate cannot be checked: {error}"
         return None
-
-
-def isDateFailure(failure: Failure) -> bool:
-    """
-    Whether a TLS handshake may have failed for the sake of a date.
-
-    OpenSSL says no more than that a certificate did not verify.
-    """
-    return any("certificate verify failed" in text for text in _texts(failure))
-
-
-def _texts(failure: Failure) -> Iterator[str]:
-    """The texts of an error and of those that it wraps."""
-    yield str(failure.value)
-    reasons = getattr(failure.value, "reasons", ())
-    for reason in reasons:
-        if isinstance(reason, Failure):
-            yield from _texts(reason)
 
 
 def _isAddress(host: str) -> bool:

@@ -181,4 +181,10 @@ def _refusal(where: str, head: ResponseHead, surplus: bytes) -> UpgradeRefused:
         text += " and an HTML page"
     elif excerpt:
         text += f": {' '.join(excerpt.split())}"
+    if head.status == 404:
+        return UpgradeRefused(
+            text,
+            advice="Check that the login server's address is a control server's, "
+            f"and that a proxy in front of it passes {UPGRADE_PATH} through.",
+        )
     return UpgradeRefused(text)

@@ -333,6 +333,11 @@ class DialTests(SynchronousTestCase):
             self.assertIn(body.decode(), str(problem))
             self.assertIn("drops the Upgrade header", problem.describe())
 
+    def test_notFound(self) -> None:
+        """A server that knows no such path is perhaps no control server."""
+        problem = self.refused(page(b"404 page not found", "404 Not Found"))
+        self.assertIn("address is a control server's", problem.describe())
+
     def test_portalPage(self) -> None:
         """A login page of the network is told apart from a server's text."""
         problem = self.refused(page(b"<html>Welcome</html>", kind="text/html"))

@@ -267,6 +267,27 @@ class FirstLoginTests(LoginTestCase):
         self.assertNotIn("tskey-auth-secret", shown)
         self.assertNotIn(self.service.identity.machineKey.raw.hex(), shown)
 
+    def test_T_secrets_echo(self) -> None:
+        """A server that repeats the auth key does not put it into our logs."""
+        for answer in (
+            {"Error": "invalid key: API key tskey-auth-secret not valid"},
+            (401, "invalid key: API key tskey-auth-secret not valid"),
+        ):
+            self.setUp()
+            self.start(answer, authKey="tskey-auth-secret")
+            error = self.onlyFailure(AuthKeyInvalid)
+            self.assertIn("API key ***** not valid", str(error))
+            assert self.service is not None
+            self.assertNotIn("secret", self.service.steps.describe())
+            self.tearDown()
+        self.service = None
+        self.setUp()
+
+    def test_emptyAuthKey(self) -> None:
+        """An auth key of nothing but space is none."""
+        requests = self.start(WELCOME, authKey=" \n")
+        self.assertNotIn("Auth", requests[0].json)
+
 
 class SavedKeyTests(LoginTestCase):
     """A node that has been in."""
