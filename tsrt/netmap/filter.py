@@ -201,22 +201,19 @@ class PacketFilter:
             cache = self._cache[peer] = {}
         admitted = []
         for packet in packets:
-            # The key of a flow is a slice at a fixed place, for packets of the
-            # plainest form: no options, no fragment, nothing behind the end.
+            # What is remembered of a flow is found by slices at fixed places,
+            # for packets of the plainest form: no options, nothing behind the
+            # end.  What is known of no flow takes the long way.
             size = len(packet)
             remembered = None
-            if size >= 60 and packet[0] >> 4 == 6:
-                if (packet[4] << 8 | packet[5]) == size - 40:
+            if size >= 40 and packet[0] == 0x45:
+                if packet[2] << 8 | packet[3] == size:
+                    remembered = cache.get(packet[6:10] + packet[12:24])
+                flags = 33
+            elif size >= 60 and packet[0] >> 4 == 6:
+                if packet[4] << 8 | packet[5] == size - 40:
                     remembered = cache.get(packet[6:7] + packet[8:44])
                 flags = 53
-            elif size >= 40 and packet[0] == 0x45:
-                if (
-                    (packet[2] << 8 | packet[3]) == size
-                    and not packet[6] & 0x3F
-                    and not packet[7]
-                ):
-                    remembered = cache.get(packet[9:10] + packet[12:24])
-                flags = 33
             if remembered is not None:
                 if remembered == _PASSES:
                     admitted.append(packet)
@@ -308,12 +305,16 @@ class PacketFilter:
             # Followers of a first fragment have no ports.
             if packet[6] & 0x3F or packet[7]:
                 return
-        elif offset != 40:
+            # That it is no fragment is part of the key, together with the time
+            # to live, which does not vary within a flow.
+            key = packet[6:10] + packet[12:24]
+        elif offset == 40:
+            key = packet[6:7] + packet[8:44]
+        else:
             return
         if self._cached >= MOST_REMEMBERED:
             self._forget()
             return
-        key = flowKey(packet)
         if key not in cache:
             self._cached += 1
         cache[key] = what
