@@ -62,7 +62,8 @@ def keepFresherDisco(wire: WireNode, known: Node) -> WireNode:
     Do not take an older disco key for a newer one.
 
     Peers also tell us their disco keys themselves; an offline peer's key in a
-    list may be from before that.
+    list may be from before that.  When it was seen stays, too, or the same old
+    news would look new the next time.
     """
     if (
         known.disco is None
@@ -74,4 +75,4 @@ def keepFresherDisco(wire: WireNode, known: Node) -> WireNode:
     seen, before = present(wire.lastSeen), known.lastSeen
     if before is None or seen is None or seen > before:
         return wire
-    return replace(wire, discoKey=known.wire.discoKey)
+    return replace(wire, discoKey=known.wire.discoKey, lastSeen=known.wire.lastSeen)
