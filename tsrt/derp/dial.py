@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectingCancelledError, NoProtocol
 from twisted.internet.interfaces import (
     IAddress,
@@ -30,7 +30,7 @@ from tsrt.derp.opening import OpeningProtocol
 from tsrt.derp.protocol import DERPClientProtocol
 from tsrt.derp.race import Attempt, Race, RaceLost
 from tsrt.derp.tls import RelayTLS, relayTLS
-from tsrt.derp.upgrade import UpgradeProtocol
+from tsrt.derp.upgrade import UpgradeProtocol, httpHost
 from tsrt.errors import RelayCertificateError, RelayError, WireError
 from tsrt.interfaces import IStreamDialer
 from tsrt.tailcfg import DERPNode, DERPRegion
@@ -207,6 +207,10 @@ class RegionDialer(Generic[P]):
         address: str | None,
         gotSomewhere: Callable[[], None],
     ) -> Deferred[P]:
+        try:
+            httpHost(node.hostName)
+        except WireError as malformed:
+            return fail(RelayUnreachable(str(malformed)))
         creator = None
         if not self._plain:
             creator = self._tls.get(id(node))

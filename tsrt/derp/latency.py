@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from tsrt.derp.dial import CONNECT_TIMEOUT, RegionDialer
-from tsrt.derp.failures import RelayProtocolError, RelayRefused, RelayUnreachable
+from tsrt.derp.failures import RelayProtocolError, RelayRefused
 from tsrt.derp.opening import OpeningProtocol
 from tsrt.derp.upgrade import httpHost
 from tsrt.errors import WireError
@@ -43,14 +43,9 @@ class LatencyProtocol(OpeningProtocol):
         """Ask."""
         if self.transport is None:
             return
-        try:
-            host = httpHost(self.node.hostName)
-        except WireError as malformed:
-            self.fail(RelayUnreachable(str(malformed)))
-            return
         lines = (
             f"GET {PATH} HTTP/1.1",
-            f"Host: {host}",
+            f"Host: {httpHost(self.node.hostName)}",
             "User-Agent: tsrt",
             "Connection: close",
         )

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from tsrt.derp.failures import RelayProtocolError, RelayRefused, RelayUnreachable
+from tsrt.derp.failures import RelayProtocolError, RelayRefused
 from tsrt.derp.opening import OpeningProtocol
 from tsrt.derp.tls import announcedKey
 from tsrt.errors import WireError
@@ -102,14 +102,9 @@ class UpgradeProtocol(OpeningProtocol):
         if self.transport is None:
             return
         serverKey = announcedKey(self.transport)
-        try:
-            request = upgradeRequest(
-                self.node.hostName, self._idealNode, serverKey is not None
-            )
-        except WireError as malformed:
-            self.fail(RelayUnreachable(str(malformed)))
-            return
-        self.transport.write(request)
+        self.transport.write(
+            upgradeRequest(self.node.hostName, self._idealNode, serverKey is not None)
+        )
         if serverKey is not None:
             self._head = None
             self._greet(Greeting(serverKey, self._splitter, [], True))

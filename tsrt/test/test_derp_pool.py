@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from tsrt.derp.failures import RelayLost, RelayRefused, RelayUnreachable
+from tsrt.derp.pool import OBSERVED_LIMIT
 from tsrt.derp.protocol import QUEUE_LIMIT
 from tsrt.derp.region import IDLE_CHECK, IDLE_TIMEOUT
 from tsrt.keys import NodeKey
@@ -220,6 +221,23 @@ class RouteTests(TwoRegionsTestCase):
             connection.abort()
         self.world.until(lambda: bool(alice.disconnections))
         self.assertIsNone(alice.pool.observedRegion(bob.public))
+
+    def test_R_DERP_3_everyPacketIsHandedOnUnchanged(self) -> None:
+        """The pool looks into no packet: disco and junk come out as they are."""
+        alice, bob = self.connected("alice"), self.connected("bob")
+        packets = [b"TS\xf0\x9f\x92\xac" + bytes(60), b"", b"junk", bytes(65536)]
+        alice.pool.send(HOME, bob.public, packets)
+        self.world.until(lambda: len(bob.data) == 4)
+        self.assertEqual(bob.data, packets)
+
+    def test_observedPeersAreBounded(self) -> None:
+        """Of too many strangers the first are forgotten."""
+        alice = self.connected("alice")
+        service = alice.pool._regions[HOME]
+        for number in range(OBSERVED_LIMIT + 3):
+            alice.pool.regionPackets(service, number.to_bytes(32, "big"), [b"x"])
+        self.assertEqual(len(alice.pool._observed), OBSERVED_LIMIT)
+        self.assertIsNone(alice.pool.observedRegion(bytes(32)))
 
     def test_R_DERP_5_onlyRelaysOfTheMap(self) -> None:
         """However a region was inferred, it is a relay of the map or none."""

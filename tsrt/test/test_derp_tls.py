@@ -9,20 +9,36 @@ import datetime
 import warnings
 
 from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP6ServerEndpoint
+from twisted.internet.error import NoProtocol
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tsrt.derp import dial
 from tsrt.derp.dial import (
     CONNECT_TIMEOUT,
     NODE_DELAY,
+    RegionDialer,
+    RelayEndpoint,
     nodeAddresses,
     nodePort,
     relayNodes,
 )
-from tsrt.derp.failures import RelayProtocolError, RelayTimeout, RelayUnreachable
-from tsrt.derp.tls import META_PREFIX, relayTLS, verifyPinned
-from tsrt.derp.upgrade import upgradeRequest
+from tsrt.derp.failures import (
+    RelayProtocolError,
+    RelayRefused,
+    RelayTimeout,
+    RelayUnreachable,
+)
+from tsrt.derp.latency import measureLatency
+from tsrt.derp.race import HOLD, Attempt, Race, RaceLost
+from tsrt.derp.tls import META_PREFIX, RelayTLS, relayTLS, verifyPinned
+from tsrt.derp.upgrade import UpgradeProtocol, upgradeRequest
 from tsrt.errors import RelayCertificateError, WireError
 from tsrt.tailcfg import DERPNode
 from tsrt.test.relayworld import (
@@ -36,6 +52,7 @@ from tsrt.test.relayworld import (
 )
 from tsrt.testing.certificates import metaCertificate, selfSigned
 from tsrt.testing.links import Link
+from tsrt.underlay.dial import StreamDialer
 
 CERTIFICATE = selfSigned(["relay.example.com"])
 STRANGER = selfSigned(["stranger.example.com"])
@@ -192,6 +209,38 @@ class CertificateTests(TLSTestCase):
         self.assertTrue(client.pool.status().regions[HOME].isOpen)
         self.world.result(client.pool.stopService())
         self.assertEqual(list(client.host.getDelayedCalls()), [])
+
+    def test_failingJudgement(self) -> None:
+        """When a judgement itself goes wrong the certificate is not right."""
+        self.relay()
+
+        def broken(connection: object) -> None:
+            raise ZeroDivisionError("oops")
+
+        self.patch(
+            dial,
+            "relayTLS",
+            lambda node, trustRoot: RelayTLS(node.hostName, trustRoot, broken),
+        )
+        self.assertIn("oops", self.refused())
+
+    def test_unjudged(self) -> None:
+        """A dialer that does not use our TLS gets no word out of us."""
+        self.relay()
+
+        class Careless(StreamDialer):
+            def endpoint(this, host, port, creator=None, address=None):
+                lax = CertificateOptions(verify=False)
+                return super().endpoint(host, port, lax, address)
+
+        client = Relayed(self.world, "client", plain=False)
+        client.pool._dialer = Careless(client.host)
+        client.pool.setMap(derpMap(region(HOME, node())))
+        client.pool.setHome(HOME)
+        client.pool.startService()
+        self.world.until(lambda: bool(client.failures))
+        self.assertIsInstance(client.failures[0][1], RelayCertificateError)
+        self.assertEqual(self.server.requests, {})
 
     def test_creator(self) -> None:
         """What makes connections has the interface for it."""
@@ -408,8 +457,6 @@ class DialTests(RelayTestCase):
 
     def test_hungServer(self) -> None:
         """A server that connects and says nothing is given up in ten seconds."""
-        from twisted.internet.protocol import Factory, Protocol
-
         self.relay.stopService()
         self.world.elapse(1)
         self.relayHost.listenTCP(443, Factory.forProtocol(Protocol))
@@ -421,7 +468,6 @@ class DialTests(RelayTestCase):
 
     def test_notARelay(self) -> None:
         """A server that says nonsense is named as such."""
-        from twisted.internet.protocol import Factory, Protocol
 
         class Nonsense(Protocol):
             def dataReceived(self, data: bytes) -> None:
@@ -460,12 +506,208 @@ class DialTests(RelayTestCase):
         alice = self.client("alice")
         self.world.until(lambda: alice.pool.isConnected(HOME), limit=2)
 
-    def test_nonASCIIName(self) -> None:
+    def test_malformedName(self) -> None:
         """A malformed name in the map is a failure like any other."""
-        self.map = derpMap(
-            region(HOME, DERPNode(hostName="a\r\nb", ipv4=self.relayHost.addresses[0]))
-        )
+        address = self.relayHost.addresses[0]
+        for name in ("a\r\nb", "\u00fc", ""):
+            described = DERPNode(hostName=name, ipv4=address, derpPort=443)
+            self.map = derpMap(region(HOME, described))
+            alice = self.client(f"alice{name!r}", plain=False)
+            self.world.until(lambda alice=alice: bool(alice.failures))
+            self.assertIsInstance(alice.failures[0][1], RelayUnreachable)
+        self.assertEqual(self.relay.requests, {})
+
+    def test_malformedNameIsPassedOver(self) -> None:
+        """A malformed name does not keep the next server from being tried."""
+        self.map = derpMap(region(HOME, DERPNode(hostName="a b"), node()))
         alice = self.client("alice")
-        self.world.until(lambda: bool(alice.failures))
-        self.world.elapse(5)
-        self.assertEqual(alice.connections, [])
+        self.world.until(lambda: alice.pool.isConnected(HOME))
+
+    def test_uselessKey(self) -> None:
+        """A relay whose key is no key is refused, and tried again."""
+        self.relay.publicKey = bytes(32)
+        alice = self.client("alice")
+        self.world.until(lambda: len(alice.failures) > 2)
+        self.assertIsInstance(alice.failures[0][1], RelayProtocolError)
+        self.world.result(alice.pool.stopService())
+        self.assertNothingLeft(alice.host)
+
+    def test_preferredFamily(self) -> None:
+        """Where IPv6 is preferred it is tried first."""
+        self.world.internet.setAddresses(
+            self.relayHost, [*self.relayHost.addresses, "2001:db8::1"]
+        )
+        TCP6ServerEndpoint(self.relayHost, 443).listen(
+            Factory.forProtocol(self.relay._protocol)
+        )
+        host = self.world.internet.host("client", ["198.51.100.7", "2001:db8::7"])
+        described = node(ipv4=self.relayHost.addresses[0], ipv6="2001:db8::1")
+        for preferred, expected in ((True, "2001:db8::1"), (False, described.ipv4)):
+            finder = RegionDialer(
+                host,
+                StreamDialer(host),
+                region(HOME, described),
+                lambda node, isTLS: UpgradeProtocol(node, "", isTLS),
+                plain=True,
+                preferIPv6=lambda preferred=preferred: preferred,
+            )
+            protocol = self.world.result(finder.dial(5))
+            self.assertEqual(protocol.transport.getPeer().host, expected)
+            protocol.abort()
+
+    def test_unwanted(self) -> None:
+        """A factory that wants no protocol after all ends the connection."""
+
+        class Picky(Factory):
+            def buildProtocol(self, addr):
+                return None
+
+        host = self.world.internet.host("client")
+        endpoint = RelayEndpoint(
+            host, StreamDialer(host), region(HOME, node()), plain=True
+        )
+        with self.assertRaises(NoProtocol):
+            self.world.result(endpoint.connect(Picky()))
+        self.assertIn("r900", repr(endpoint))
+        self.world.elapse(0)
+        self.assertEqual(host.streams, [])
+
+
+class LatencyTests(RelayTestCase):
+    """Measuring by HTTPS."""
+
+    def measure(self, **settings) -> float:
+        """Measure the region of the map."""
+        host = self.world.internet.host(f"client{len(self.world.internet.hosts())}")
+        measured = measureLatency(
+            host, StreamDialer(host), self.map.regions[HOME], plain=True, **settings
+        )
+        try:
+            return self.world.result(measured)
+        finally:
+            self.world.elapse(0)
+            self.assertEqual(list(host.getDelayedCalls()), [])
+            self.assertEqual(host.streams, [])
+
+    def serve(self, answer: bytes, pieces: int = 1) -> None:
+        """Answer every request like that, in pieces."""
+
+        class Server(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                step = -(-len(answer) // pieces)
+                for number in range(pieces):
+                    self.factory.host.callLater(
+                        number * 0.1,
+                        self.transport.write,
+                        answer[number * step : (number + 1) * step],
+                    )
+
+        self.world.result(self.relay.stopService())
+        factory = Factory.forProtocol(Server)
+        factory.host = self.relayHost
+        self.relayHost.listenTCP(443, factory)
+
+    def test_measured(self) -> None:
+        """One round trip is measured, whatever came before it."""
+        self.assertAlmostEqual(self.measure(), 0.02)
+        self.assertEqual(self.relay.requests, {"/derp/latency-check": 1})
+
+    def test_pieces(self) -> None:
+        """The answer may come in pieces; what comes after it is ignored."""
+        self.serve(b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n" + b"z" * 20, 2)
+        self.assertAlmostEqual(self.measure(), 0.12)
+
+    def test_refused(self) -> None:
+        """An error is no measurement."""
+        self.serve(b"HTTP/1.1 503 Busy\r\n\r\n")
+        with self.assertRaises(RelayRefused):
+            self.measure()
+
+    def test_malformed(self) -> None:
+        """Nonsense is no measurement."""
+        self.serve(b"hello")
+        with self.assertRaises(RelayProtocolError):
+            self.measure()
+
+    def test_hangs(self) -> None:
+        """A server that hangs is given up in the time allowed."""
+        self.serve(b"")
+        with self.assertRaises(RelayTimeout):
+            self.measure(limit=2)
+
+    def test_unreachable(self) -> None:
+        """A region that is not there is no measurement."""
+        self.world.result(self.relay.stopService())
+        with self.assertRaises(RelayUnreachable):
+            self.measure()
+
+
+class RaceTests(SynchronousTestCase):
+    """Attempts race each other."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.started: list[int] = []
+        self.running: list[Deferred[int]] = []
+
+    def race(self, count: int, delay: float = 1.0) -> Race[int]:
+        """A race of so many attempts that has begun."""
+
+        def start(number: int):
+            def begin(gotSomewhere):
+                self.started.append(number)
+                self.gotSomewhere = gotSomewhere
+                running: Deferred[int] = Deferred()
+                self.running.append(running)
+                return running
+
+            return begin
+
+        race = Race(self.clock, [Attempt(delay, start(n)) for n in range(count)])
+        race.begin()
+        return race
+
+    def test_staggered(self) -> None:
+        """Each has a head start before the next."""
+        race = self.race(3)
+        self.assertEqual(self.started, [0])
+        self.clock.advance(1)
+        self.clock.advance(1)
+        self.assertEqual(self.started, [0, 1, 2])
+        self.running[1].callback(7)
+        self.assertEqual(self.successResultOf(race.result), 7)
+        for loser in (self.running[0], self.running[2]):
+            self.assertTrue(loser.called)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_failureGoesOn(self) -> None:
+        """A failure starts the next at once; the last ends the race."""
+        race = self.race(2)
+        self.running[0].errback(ValueError("a"))
+        self.assertEqual(self.started, [0, 1])
+        self.running[1].errback(ValueError("b"))
+        lost = self.failureResultOf(race.result, RaceLost)
+        self.assertEqual([f.getErrorMessage() for f in lost.value.failures], ["a", "b"])
+
+    def test_nobody(self) -> None:
+        """A race of none is lost."""
+        self.failureResultOf(self.race(0).result, RaceLost)
+
+    def test_held(self) -> None:
+        """An attempt that got somewhere holds the next back for a while."""
+        self.race(2)
+        self.clock.advance(0.9)
+        self.gotSomewhere()
+        self.clock.advance(HOLD - 0.1)
+        self.assertEqual(self.started, [0])
+        self.clock.advance(0.2)
+        self.assertEqual(self.started, [0, 1])
+
+    def test_cancel(self) -> None:
+        """A cancelled race ends its attempts."""
+        race = self.race(2)
+        race.result.cancel()
+        self.failureResultOf(race.result)
+        self.assertTrue(self.running[0].called)
+        self.clock.advance(5)
+        self.assertEqual(self.started, [0])
