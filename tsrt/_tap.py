@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.logger import (
     FilteringLogObserver,
-    ILogObserver,
     LogLevel,
     LogLevelFilterPredicate,
     globalLogPublisher,
@@ -302,25 +301,29 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
 
 
 class _Quieter(Service):
-    """Keeps debug events of tsrt out of the log that twistd writes."""
+    """
+    Keeps debug events, and Twisted's notes of every connection, out of the log.
+
+    C{twistd} has no option for that, so the observers that it has set up by
+    now are wrapped.  They stay so until the process ends.
+    """
 
     def startService(self) -> None:
         """Wrap the observers that are there now."""
         super().startService()
-        self._wrapped: list[tuple[ILogObserver, ILogObserver]] = []
+        predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
+        for namespace in _NOISY:
+            predicate.setLogLevelForNamespace(namespace, LogLevel.warn)
         for observer in list(globalLogPublisher._observers):
-            predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
-            filtered = FilteringLogObserver(observer, [predicate])
             globalLogPublisher.removeObserver(observer)
-            globalLogPublisher.addObserver(filtered)
-            self._wrapped.append((observer, filtered))
+            globalLogPublisher.addObserver(FilteringLogObserver(observer, [predicate]))
 
-    def stopService(self) -> None:
-        """Put the observers back."""
-        super().stopService()
-        for observer, filtered in self._wrapped:
-            globalLogPublisher.removeObserver(filtered)
-            globalLogPublisher.addObserver(observer)
+
+_NOISY = (
+    "twisted.internet.protocol",
+    "twisted.web.client",
+    "twisted.web.server",
+)
 
 
 def _exitWithFailure() -> None:

@@ -57,6 +57,8 @@ from tsrt.runtime.status import NodeState, NodeStatus, StatusPublisher
 from tsrt.state import FileStateStore
 from tsrt.web import makeAgent
 
+_log = Logger(namespace="tsrt.node")
+
 nodes: Registry[Node] = Registry()
 """The nodes of this process that endpoint strings can name."""
 
@@ -73,8 +75,6 @@ class Node(OrderedMultiService):
         before the node leaves it.
     @ivar reactor: the tailnet as a reactor.
     """
-
-    _log = Logger(namespace="tsrt.node")
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Node(OrderedMultiService):
             if engine is not None:
                 await maybeDeferred(engine.stopService)
         except Exception:
-            self._log.failure("the node did not stop cleanly")
+            _log.failure("the node did not stop cleanly")
         finally:
             nodes.remove(self._hostReactor, self._registryName, self)
             self._lifecycle.stopped()

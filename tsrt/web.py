@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
@@ -59,7 +59,8 @@ class WhoIsResource(Resource):
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
         """Find out who is asking and go on there."""
-        return self._resourceFor(request).getChildWithDefault(path, request)
+        child = self._resourceFor(request).getChildWithDefault(path, request)
+        return cast(Resource, child)
 
     def render(self, request: Request) -> object:
         """Render the caller's resource itself."""

@@ -24,8 +24,10 @@ from tsrt.addresses import parseAddress
 from tsrt.errors import NoFreePort, PortInUse, WireError
 from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.tcpstate import CloseReason
-from tsrt.overlay.context import OverlayContext, twistedAddress
+from tsrt.overlay.context import OverlayContext
 from tsrt.overlay.transport import TailnetTCPTransport
+
+_log = Logger(namespace="tsrt.overlay")
 
 
 @implementer(IConnector)
@@ -73,8 +75,6 @@ class OutgoingConnection:
 
     Afterwards it stands for the connection in L{BaseConnector}'s eyes.
     """
-
-    _log = Logger(namespace="tsrt.overlay")
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class OutgoingConnection:
             protocol = connector.buildProtocol(transport.getPeer())
         except Exception:
             failure = Failure()
-            self._log.failure("a client factory raised in buildProtocol", failure)
+            _log.failure("a client factory raised in buildProtocol", failure)
             transport.connected = True
             transport.abortConnection()
             return

@@ -18,6 +18,8 @@ from tsrt.netstack.listen import Listener
 from tsrt.overlay.context import OverlayContext, packedInterface, twistedAddress
 from tsrt.overlay.transport import TailnetTCPTransport
 
+_log = Logger(namespace="tsrt.overlay")
+
 
 @implementer(IListeningPort)
 class TailnetPort:
@@ -27,8 +29,6 @@ class TailnetPort:
     May be started before the node has addresses: the port is taken in the
     stack at once and needs no address to exist.
     """
-
-    _log = Logger(namespace="tsrt.overlay")
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class TailnetPort:
         self._listener = listener
         listener.owner = self
         self._factory.doStart()
-        self._log.info(
+        _log.info(
             "{factory} listens on tailnet port {port}",
             factory=type(self._factory).__name__,
             port=listener.port,
@@ -94,7 +94,7 @@ class TailnetPort:
         try:
             protocol = self._factory.buildProtocol(peer)
         except Exception:
-            self._log.failure(
+            _log.failure(
                 "{factory!r} raised when asked for a protocol for {peer}",
                 factory=self._factory,
                 peer=peer,
@@ -113,11 +113,11 @@ class TailnetPort:
             listener.owner = None
             listener.close(self._context.now())
             self._context.flush()
-            self._log.info("tailnet port {port} closed", port=listener.port)
+            _log.info("tailnet port {port} closed", port=listener.port)
             try:
                 self._factory.doStop()
             except Exception:
-                self._log.failure("{factory!r} raised in stop", factory=self._factory)
+                _log.failure("{factory!r} raised in stop", factory=self._factory)
         return succeed(None)
 
     # Older callers, such as twisted.application, use this name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeAlias
 
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from tsrt.overlay.transport import TailnetTCPTransport
 
 
-ContextFactory = Union[
-    IOpenSSLContextFactory,
-    IOpenSSLClientConnectionCreator,
-    IOpenSSLServerConnectionCreator,
-]
+ContextFactory: TypeAlias = (
+    "IOpenSSLContextFactory"
+    " | IOpenSSLClientConnectionCreator"
+    " | IOpenSSLServerConnectionCreator"
+)
 
 
 class BelowTLS:

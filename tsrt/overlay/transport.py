@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     from tsrt.overlay.starttls import ContextFactory
 
+_log = Logger(namespace="tsrt.overlay")
+
 HIGH_WATER = 256 * 1024
 """Bytes written and not acknowledged at which a producer is paused."""
 
@@ -59,8 +61,6 @@ class TailnetTCPTransport:
 
     @ivar protocol: who gets the data; replaced by a TLS layer on startTLS.
     """
-
-    _log = Logger(namespace="tsrt.overlay")
 
     TLS = False
     disconnecting = False
@@ -178,7 +178,7 @@ class TailnetTCPTransport:
         try:
             call(*args)
         except Exception:
-            self._log.failure("Error in {call!r} of a closed connection", call=call)
+            _log.failure("Error in {call!r} of a closed connection", call=call)
 
     def _guarded(self, call: Callable[..., object], *args: object) -> bool:
         """
@@ -190,7 +190,7 @@ class TailnetTCPTransport:
             call(*args)
         except Exception:
             failure = Failure()
-            self._log.failure(
+            _log.failure(
                 "Unhandled error in the protocol of {transport!r}",
                 failure=failure,
                 transport=self,

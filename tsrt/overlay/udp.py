@@ -23,6 +23,8 @@ from tsrt.netstack.datagrams import DatagramFailure, UDPBinding
 from tsrt.overlay.context import OverlayContext, packedInterface, twistedAddress
 from tsrt.overlay.port import hostAddress
 
+_log = Logger(namespace="tsrt.overlay")
+
 # Datagrams handed to a protocol before others get a turn.
 _AT_ONCE = 256
 
@@ -34,8 +36,6 @@ class TailnetUDPPort:
 
     A wildcard port receives both address families.
     """
-
-    _log = Logger(namespace="tsrt.overlay")
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class TailnetUDPPort:
             else:
                 self.protocol.datagramReceived(data, (formatAddress(address), port))
         except Exception:
-            self._log.failure("Unhandled error in {port!r}", port=self)
+            _log.failure("Unhandled error in {port!r}", port=self)
 
     def _handErrors(self, binding: UDPBinding) -> None:
         """Tell a connected protocol that nobody listens over there."""
@@ -120,7 +120,7 @@ class TailnetUDPPort:
             try:
                 refused()
             except Exception:
-                self._log.failure("Unhandled error in {port!r}", port=self)
+                _log.failure("Unhandled error in {port!r}", port=self)
 
     # -- IUDPTransport ------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class TailnetUDPPort:
             try:
                 self.protocol.doStop()
             except Exception:
-                self._log.failure("Unhandled error in stopping {port!r}", port=self)
+                _log.failure("Unhandled error in stopping {port!r}", port=self)
         return succeed(None)
 
     def loseConnection(self) -> None:

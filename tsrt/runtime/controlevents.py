@@ -16,11 +16,11 @@ from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.status import Health, StatusPublisher
 from tsrt.tailcfg import MapResponse
 
+_log = Logger(namespace="tsrt.control")
+
 
 class ControlEvents:
     """Implements L{tsrt.control.observer.ControlObserver}."""
-
-    _log = Logger(namespace="tsrt.control")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class ControlEvents:
         self._newPoll = newPoll
         self._prompted = False
         self._login: LoginInfo | None = None
+        self._troubleLogged = ""
 
     def identityChanged(self, identity: Identity) -> None:
         """Save the keys before they are used."""
@@ -97,16 +98,22 @@ class ControlEvents:
             None if alive else "not connected to the control server; trying again",
         )
         if alive:
+            self._troubleLogged = ""
             self._health.set("control", None)
 
     def openURL(self, url: str) -> None:
         """Control wants the user to see a page."""
-        self._log.info("the control server asks to open {url}", url=url)
+        _log.info("the control server asks to open {url}", url=url)
 
     def trouble(self, error: TSRTError) -> None:
         """Something failed and is tried again."""
         self._health.set("control", error.describe())
-        self._log.warn("{reason}; trying again", reason=str(error))
+        text = str(error)
+        if text != self._troubleLogged:
+            self._troubleLogged = text
+            _log.warn("{reason}; trying again", reason=text)
+        else:
+            _log.debug("{reason}; trying again", reason=text)
 
     def failed(self, error: TSRTError) -> None:
         """Nothing more is tried."""

@@ -23,6 +23,8 @@ from tsrt.netstack.stack import Stack
 from tsrt.runtime.timers import DeadlineTimer
 from tsrt.tunnel.table import TunnelTable
 
+_log = Logger(namespace="tsrt.datapath")
+
 # Rounds of "the stack spoke, the applications answered" in one turn, before
 # the reactor gets to do something else.
 _MOST_ROUNDS = 16
@@ -67,8 +69,6 @@ class DataPath:
     @ivar capture: called with a direction and a list of IP packets while it
         is set; C{None} costs one comparison a batch.
     """
-
-    _log = Logger(namespace="tsrt.datapath")
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class DataPath:
         try:
             owner.stackReady()  # type: ignore[attr-defined]  # every owner is a Reactive; checked where owners are set
         except Exception:
-            self._log.failure("{owner!r} failed", owner=owner)
+            _log.failure("{owner!r} failed", owner=owner)
 
     def _arm(self, now: float) -> None:
         timer = self._timer

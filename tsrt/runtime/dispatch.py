@@ -21,6 +21,8 @@ from tsrt.netmap.routes import RouteTable, buildRoutes
 from tsrt.tailcfg import DERPMap, MapResponse
 from tsrt.tunnel.table import TunnelTable
 
+_log = Logger(namespace="tsrt.netmap")
+
 
 class NetmapDispatcher:
     """
@@ -29,8 +31,6 @@ class NetmapDispatcher:
     @ivar names: the names of the tailnet at present.
     @ivar routes: where packets go at present.
     """
-
-    _log = Logger(namespace="tsrt.netmap")
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class NetmapDispatcher:
         try:
             changes = self._state.apply(response, self._wallclock())
         except ProtocolError as error:
-            self._log.warn("a map response is ignored: {reason}", reason=str(error))
+            _log.warn("a map response is ignored: {reason}", reason=str(error))
             return
         self._tell(changes)
 
@@ -132,9 +132,9 @@ class NetmapDispatcher:
         rejected = tuple(changes.rejected)
         if rejected and rejected != self._rejectedBefore:
             for sentence in rejected[:5]:
-                self._log.warn("left out of the netmap: {what}", what=sentence)
+                _log.warn("left out of the netmap: {what}", what=sentence)
             if len(rejected) > 5:
-                self._log.warn("and {count} more", count=len(rejected) - 5)
+                _log.warn("and {count} more", count=len(rejected) - 5)
         self._rejectedBefore = rejected
 
     def regionOf(self, key: bytes) -> int:

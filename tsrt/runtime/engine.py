@@ -31,6 +31,8 @@ from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import Health, NodeState, StatusPublisher
 from tsrt.tailcfg import UNSET, DERPMap, NetInfo
 
+_log = Logger(namespace="tsrt.runtime")
+
 DERP_STEP = "DERP"
 
 # Days before the end of the node key at which users are told.
@@ -44,8 +46,6 @@ class Engine(OrderedMultiService):
     The parts are set by L{tsrt.runtime.build}, which alone knows how they are
     made.
     """
-
-    _log = Logger(namespace="tsrt.runtime")
 
     control: ControlService
     relays: RelayPool
@@ -227,7 +227,7 @@ class Engine(OrderedMultiService):
             try:
                 await waiting
             except (TSRTError, Exception) as error:
-                self._log.warn(
+                _log.warn(
                     "control could not be told that the node leaves: {reason}",
                     reason=str(error) or type(error).__name__,
                 )

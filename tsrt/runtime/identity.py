@@ -19,6 +19,8 @@ from tsrt.interfaces import IStateStore
 from tsrt.keys import DiscoKey, LockKey, MachineKey, NodeKey
 from tsrt.tunnel.timestamps import TimestampSource
 
+_log = Logger(namespace="tsrt.state")
+
 MACHINE_KEY = "_machinekey"
 CURRENT_PROFILE = "_current-profile"
 PROFILES = "_profiles"
@@ -33,8 +35,6 @@ K = TypeVar("K", MachineKey, NodeKey, LockKey)
 
 class IdentityKeeper:
     """Reads and writes the keys of one node in a state store."""
-
-    _log = Logger(namespace="tsrt.state")
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class IdentityKeeper:
         if not isinstance(config, dict):
             raise StateCorrupt("the saved keys of the node are damaged")
         if server != self._controlURL:
-            self._log.info(
+            _log.info(
                 "the saved node key is for {server}; joining {ours} afresh",
                 server=server,
                 ours=self._controlURL,
@@ -151,9 +151,7 @@ class IdentityKeeper:
         except StateError as error:
             # Handshakes go on; only after a crash may peers ignore the node
             # until its clock has caught up.
-            self._log.warn(
-                "a timestamp could not be saved: {reason}", reason=str(error)
-            )
+            _log.warn("a timestamp could not be saved: {reason}", reason=str(error))
 
     def saveTimestamp(self, source: TimestampSource) -> None:
         """Write the newest timestamp, so that the next run follows it closely."""

@@ -9,6 +9,8 @@ from twisted.logger import Logger
 
 from tsrt.netstack.stack import Stack
 
+_log = Logger(namespace="tsrt.overlay")
+
 
 class NodeOverlay:
     """
@@ -18,8 +20,6 @@ class NodeOverlay:
     ports made before a start go on to be valid: the stack is the node's for
     its whole life, only what feeds it comes and goes.
     """
-
-    _log = Logger(namespace="tsrt.overlay")
 
     def __init__(self, reactor: IReactorTime, stack: Stack) -> None:
         self.reactor = reactor
@@ -101,4 +101,4 @@ class NodeOverlay:
             try:
                 callback()
             except Exception:
-                self._log.failure("A callback that waited for the node failed")
+                _log.failure("A callback that waited for the node failed")

@@ -7,21 +7,21 @@ from zope.interface import implementer
 
 from tsrt.interfaces import ILoginPrompt
 
+_log = Logger(namespace="tsrt.login")
+
 
 @implementer(ILoginPrompt)
 class LogPrompt:
     """Writes to the log, for nodes inside of other programs."""
 
-    _log = Logger(namespace="tsrt.login")
-
     def loginRequired(self, url: str) -> None:
         """Show the page to open, once for each page."""
-        self._log.info("to let this node in, open {url}", url=url)
+        _log.info("to let this node in, open {url}", url=url)
 
     def approvalRequired(self) -> None:
         """Say that an administrator has to act."""
-        self._log.info("waiting for an administrator to approve this machine")
+        _log.info("waiting for an administrator to approve this machine")
 
     def loginCompleted(self) -> None:
         """Say that the node is in."""
-        self._log.info("this node was let in")
+        _log.info("this node was let in")

@@ -7,6 +7,8 @@ from twisted.internet.defer import Deferred, TimeoutError, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+_log = Logger(namespace="tsrt.runtime")
+
 
 class OrderedMultiService(MultiService):
     """
@@ -16,8 +18,6 @@ class OrderedMultiService(MultiService):
     who want to say goodbye would find the sockets closed.  A child that takes
     too long is left behind with a log line.
     """
-
-    _log = Logger(namespace="tsrt.runtime")
 
     def __init__(self, reactor: IReactorTime, stopTimeout: float = 3.0) -> None:
         """
@@ -42,10 +42,10 @@ class OrderedMultiService(MultiService):
         try:
             await stopping
         except TimeoutError:
-            self._log.warn(
+            _log.warn(
                 "{child} did not stop within {seconds} s; leaving it",
                 child=getattr(child, "name", None) or type(child).__name__,
                 seconds=self._stopTimeout,
             )
         except Exception:
-            self._log.failure("{child!r} failed to stop", child=child)
+            _log.failure("{child!r} failed to stop", child=child)

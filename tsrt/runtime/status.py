@@ -12,6 +12,8 @@ from twisted.logger import Logger
 
 from tsrt.errors import TSRTError
 
+_log = Logger(namespace="tsrt.status")
+
 
 class NodeState(enum.Enum):
     """The states that Tailscale users know, by their names."""
@@ -67,8 +69,6 @@ class NodeStatus:
 class StatusPublisher:
     """Holds the present status and tells its watchers of each new one."""
 
-    _log = Logger(namespace="tsrt.status")
-
     def __init__(self) -> None:
         self._status = NodeStatus()
         self._watchers: list[Callable[[NodeStatus], object]] = []
@@ -109,7 +109,7 @@ class StatusPublisher:
         try:
             watcher(self._status)
         except Exception:
-            self._log.failure("A status watcher raised an error")
+            _log.failure("A status watcher raised an error")
 
 
 class Health:

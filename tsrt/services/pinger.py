@@ -6,17 +6,19 @@ from collections.abc import Callable
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from tsrt.runtime.ping import PingResult
 
+_log = Logger(namespace="tsrt.ping")
+
+RETRY = 1.0
+"""Seconds until the next ping after one that failed."""
+
 
 class PingService(Service):
     """Pings one host at an interval, for as long as it runs."""
-
-    _log = Logger(namespace="tsrt.ping")
 
     def __init__(
         self,
@@ -32,39 +34,46 @@ class PingService(Service):
         self._ping = ping
         self._host = host
         self._interval = interval
-        self._loop = LoopingCall(self._pingOnce)
-        self._loop.clock = reactor
+        self._reactor = reactor
+        self._next: IDelayedCall | None = None
         self._current: Deferred[PingResult] | None = None
 
     def startService(self) -> None:
         """Begin; the first ping waits for the node to come up."""
         super().startService()
-        self._loop.start(self._interval)
+        self._pingOnce()
 
     def stopService(self) -> None:
         """Stop, also in the middle of a ping."""
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         if self._current is not None:
             self._current.cancel()
 
-    def _pingOnce(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._report())
+    def _pingOnce(self) -> None:
+        self._next = None
+        Deferred.fromCoroutine(self._report()).addErrback(
+            lambda failure: _log.failure("pinging failed", failure)
+        )
 
     async def _report(self) -> None:
+        delay = self._interval
         self._current = self._ping(self._host)
         try:
             result = await self._current
         except Exception as error:
+            # A peer that was not there may come at any moment.
+            delay = min(delay, RETRY)
             if self.running:
-                self._log.warn(
+                _log.warn(
                     "ping {host}: {reason}",
                     host=self._host,
                     reason=str(error) or type(error).__name__,
                 )
         else:
-            self._log.info(
+            _log.info(
                 "ping {host} ({address}): {milliseconds:.1f} ms by {path}",
                 host=result.name or self._host,
                 address=result.address,
@@ -73,3 +82,5 @@ class PingService(Service):
             )
         finally:
             self._current = None
+        if self.running:
+            self._next = self._reactor.callLater(delay, self._pingOnce)

@@ -13,6 +13,8 @@ from twisted.logger import Logger
 
 from tsrt.runtime.status import NodeStatus
 
+_log = Logger(namespace="tsrt.status")
+
 
 def statusDocument(status: NodeStatus) -> dict[str, object]:
     """The status as plain JSON values, without any secret."""
@@ -35,8 +37,6 @@ def statusDocument(status: NodeStatus) -> dict[str, object]:
 
 class StatusFileService(Service):
     """Rewrites the file, atomically, whenever the status changes."""
-
-    _log = Logger(namespace="tsrt.status")
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class StatusFileService(Service):
             temporary.write_text(json.dumps(statusDocument(status), indent=1) + "\n")
             os.replace(temporary, self._path)
         except OSError as error:
-            self._log.warn(
+            _log.warn(
                 "the status file {path} cannot be written: {reason}",
                 path=str(self._path),
                 reason=error.strerror,

@@ -27,6 +27,8 @@ RECEIVE_BUFFER = 1 << 20
 class FamilyProtocol(DatagramProtocol):
     """Hands on what comes by one port."""
 
+    noisy = False
+
     def __init__(
         self,
         received: Callable[[bytes, tuple[str, int]], None],
