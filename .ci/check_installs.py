@@ -49,9 +49,7 @@ def check(environment: Path, elsewhere: Path, what: str) -> None:
     helped = run(environment / "bin" / "twistd", "tsrt", "--help", cwd=elsewhere)
     if "--login-server" not in helped:
         sys.exit(f"{what}: twistd tsrt --help says:\n{helped}")
-    run(
-        environment / "bin" / "twistd", "tsrt-devtailnet", "--help", cwd=elsewhere
-    )
+    run(environment / "bin" / "twistd", "tsrt-devtailnet", "--help", cwd=elsewhere)
     where = run(environment / "bin" / "python", "-c", CHECK, cwd=elsewhere)
     print(f"{what}: plugins work; tsrt is {where.strip()}")
 

@@ -96,9 +96,6 @@ class FlowMemory:
             return True
         return False
 
-    def __len__(self) -> int:
-        return len(self._flows)
-
 
 def _nobody(address: bytes) -> Collection[str]:
     """No node has any attribute."""

@@ -76,6 +76,14 @@ class RuleFormTests(FilterTestCase):
                 packetFilter, icmp(family.other, family.own, echo), "droppedRule", OTHER
             )
 
+    def test_nobodyHasAttributes(self) -> None:
+        """A filter that was told of no attributes knows of none."""
+        packetFilter = PacketFilter()
+        packetFilter.setSources(RouteTable([(Prefix.parse(V4.peer), PEER)]))
+        packetFilter.setLocal([Prefix.parse(V4.own)])
+        packetFilter.setRules(compileRules([rule("cap:vip")]))
+        self.assertDrops(packetFilter, tcp(V4.peer, V4.own, 80), "droppedRule")
+
     def test_attributesAreAskedForAfresh(self) -> None:
         """When rules are set again, attributes are looked up again."""
         held = {parseAddress(V4.peer): {"vip"}}

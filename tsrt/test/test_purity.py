@@ -31,8 +31,21 @@ PURE = (
 )
 
 FORBIDDEN = frozenset(
-    "twisted OpenSSL asyncio socket time random os select threading ssl "
-    "subprocess selectors secrets".split()
+    [
+        "twisted",
+        "OpenSSL",
+        "asyncio",
+        "socket",
+        "time",
+        "random",
+        "os",
+        "select",
+        "threading",
+        "ssl",
+        "subprocess",
+        "selectors",
+        "secrets",
+    ]
 )
 
 # The only modules that may meet the global reactor: they are the edge where a

@@ -5,6 +5,7 @@ Tests for the simulated internet: L{tsrt.testing.internet} and its parts.
 from __future__ import annotations
 
 from twisted.internet import error
+from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -95,6 +96,27 @@ class Collector(Factory):
         protocol.factory = self
         self.made.append(protocol)
         return protocol
+
+
+class Clients(ClientFactory):
+    """Keeps what becomes of connections."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.made: list[Recorder] = []
+        self.failed: list[Failure] = []
+        self.lost: list[Failure] = []
+
+    def buildProtocol(self, addr):
+        self.made.append(Recorder())
+        return self.made[-1]
+
+    def clientConnectionFailed(self, connector, reason):
+        self.failed.append(reason)
+
+    def clientConnectionLost(self, connector, reason):
+        self.lost.append(reason)
 
 
 class Datagrams(DatagramProtocol):
@@ -248,6 +270,186 @@ class StreamTests(InternetTestCase):
         self.assertTrue(server.reasons[0].check(error.ConnectionDone))
         self.assertTrue(client.reasons[0].check(error.ConnectionDone))
         self.assertEqual((self.alice.streams, self.bob.streams), ([], []))
+
+    def test_muchInBothDirections(self) -> None:
+        """More than a window passes either way."""
+        client, server = self.connected()
+        client.transport.write(b"c" * 1_000_000)
+        server.transport.write(b"s" * 1_000_000)
+        pump(self.clock, lambda: len(client.data) == len(server.data) == 1_000_000)
+
+    def test_bindAddress(self) -> None:
+        """A client may choose the address and port that it comes from."""
+        server = Collector()
+        self.bob.listenTCP(80, server)
+        self.internet.setAddresses(self.alice, ["192.0.2.1", "192.0.2.111"])
+        endpoint = TCP4ClientEndpoint(
+            self.alice, "192.0.2.2", 80, bindAddress=("192.0.2.111", 777)
+        )
+        client = resultOf(self.clock, endpoint.connect(Collector()))
+        self.assertEqual(client.transport.getHost().host, "192.0.2.111")
+        self.assertEqual(client.transport.getHost().port, 777)
+        again = endpoint.connect(Collector())
+        with self.assertRaises(error.ConnectBindError):
+            resultOf(self.clock, again)
+
+    def test_connectTCPByName(self) -> None:
+        """The lower-level call resolves names as well."""
+        self.internet.register("www.example.com", "192.0.2.2")
+        self.bob.listenTCP(80, Collector())
+        client = Clients()
+        self.alice.connectTCP("www.example.com", 80, client)
+        pump(self.clock, lambda: bool(client.made))
+        self.alice.connectTCP("nowhere.example.com", 80, client)
+        pump(self.clock, lambda: bool(client.failed))
+        self.assertTrue(client.failed[0].check(error.DNSLookupError))
+
+    def test_connector(self) -> None:
+        """A connector can be disconnected, and connect again."""
+        self.bob.listenTCP(80, Collector())
+        client = Clients()
+        connector = self.alice.connectTCP("192.0.2.2", 80, client)
+        self.assertRaises(RuntimeError, connector.connect)
+        pump(self.clock, lambda: bool(client.made))
+        self.assertRaises(error.NotConnectingError, connector.stopConnecting)
+        connector.disconnect()
+        pump(self.clock, lambda: bool(client.lost))
+        self.assertEqual(connector.state, "disconnected")
+        connector.connect()
+        connector.disconnect()
+        self.assertTrue(client.failed[0].check(error.UserError))
+        self.assertEqual(connector.getDestination().port, 80)
+
+    def test_unwantedConnections(self) -> None:
+        """Either side's factory may want no protocol."""
+
+        class Picky(Clients):
+            def buildProtocol(self, addr):
+                return None
+
+        self.bob.listenTCP(80, Picky())
+        client = Clients()
+        self.alice.connectTCP("192.0.2.2", 80, client)
+        pump(self.clock, lambda: bool(client.lost))
+        self.assertTrue(client.lost[0].check(error.ConnectionLost))
+        server = Collector()
+        self.bob.listenTCP(81, server)
+        self.alice.connectTCP("192.0.2.2", 81, Picky())
+        elapse(self.clock, 1)
+        self.assertEqual((self.alice.streams, self.bob.streams), ([], []))
+
+    def test_goneBeforeItAgreed(self) -> None:
+        """A client that gives up during the handshake leaves nothing."""
+        server = Collector()
+        self.bob.listenTCP(80, server)
+        connector = self.alice.connectTCP("192.0.2.2", 80, Clients())
+        elapse(self.clock, 0.015)
+        connector.stopConnecting()
+        elapse(self.clock, 1)
+        self.assertEqual(server.made, [])
+        self.assertEqual((self.alice.streams, self.bob.streams), ([], []))
+
+    def test_closedWhileAgreeing(self) -> None:
+        """A port that closes during the handshake resets the client."""
+        port = self.bob.listenTCP(80, Collector())
+        client = Clients()
+        self.alice.connectTCP("192.0.2.2", 80, client)
+        elapse(self.clock, 0.015)
+        port.stopListening()
+        self.assertIsNone(port.stopListening())
+        pump(self.clock, lambda: bool(client.lost))
+
+    def test_cutInFlight(self) -> None:
+        """What is on its way when the path is cut is sent again."""
+        client, server = self.connected()
+        client.transport.write(b"one")
+        elapse(self.clock, 0.005)
+        client.transport.write(b"two")
+        elapse(self.clock, 0.001)
+        self.internet.cut(self.alice, self.bob)
+        elapse(self.clock, 3)
+        self.assertEqual(server.data, b"")
+        self.internet.heal(self.alice, self.bob)
+        pump(self.clock, lambda: server.data == b"onetwo")
+
+    def test_cutBeforeConnecting(self) -> None:
+        """Connecting goes on when the path is healed in time."""
+        self.bob.listenTCP(80, Collector())
+        self.internet.cut(self.alice, self.bob)
+        client = Clients()
+        self.alice.connectTCP("192.0.2.2", 80, client)
+        elapse(self.clock, 5)
+        self.internet.heal(self.alice, self.bob)
+        pump(self.clock, lambda: bool(client.made))
+
+    def test_givenUpWhileConnecting(self) -> None:
+        """Connecting fails when the path stays cut, whatever its own limit."""
+        self.internet.giveUp = 5
+        client = Clients()
+        self.alice.connectTCP("203.0.113.1", 80, client, timeout=1000)
+        pump(self.clock, lambda: bool(client.failed))
+        self.assertTrue(client.failed[0].check(error.TimeoutError))
+
+    def test_options(self) -> None:
+        """The options of a stream are remembered; only bytes are written."""
+        client, _ = self.connected()
+        transport = client.transport
+        transport.setTcpNoDelay(True)
+        transport.setTcpKeepAlive(True)
+        self.assertTrue(transport.getTcpNoDelay() and transport.getTcpKeepAlive())
+        self.assertRaises(TypeError, transport.write, "text")
+
+    def test_producers(self) -> None:
+        """One producer at a time; a closed stream stops it at once."""
+        client, server = self.connected()
+        stopped: list[int] = []
+
+        class Producer:
+            def stopProducing(self) -> None:
+                stopped.append(1)
+
+        client.transport.registerProducer(Producer(), True)
+        self.assertRaises(
+            RuntimeError, client.transport.registerProducer, Producer(), True
+        )
+        client.transport.abortConnection()
+        client.transport.abortConnection()
+        pump(self.clock, lambda: bool(server.reasons))
+        self.assertEqual(len(stopped), 1)
+        client.transport.registerProducer(Producer(), True)
+        self.assertEqual(len(stopped), 2)
+        client.transport.write(b"late")
+        client.transport.loseConnection()
+
+    def test_loseConnectionAfterHalfClose(self) -> None:
+        """A half-closed stream can be closed; stopProducing does that too."""
+        client, server = self.connected(HalfCloser)
+        client.transport.loseWriteConnection()
+        pump(self.clock, lambda: server.readLost)
+        client.transport.stopProducing()
+        self.assertEqual(len(client.reasons), 1)
+
+    def test_failingEnd(self) -> None:
+        """An error in C{connectionLost} is logged."""
+
+        class Broken(Recorder):
+            def connectionLost(self, reason: Failure) -> None:
+                raise ZeroDivisionError
+
+        client, _ = self.connected(Broken)
+        client.transport.abortConnection()
+        elapse(self.clock, 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_foreignAddress(self) -> None:
+        """Nobody listens at an address of somebody else."""
+        self.assertRaises(
+            error.CannotListenError,
+            self.bob.listenTCP,
+            80,
+            Collector(),
+            interface="192.0.2.1",
+        )
 
     def test_abortConnection(self) -> None:
         """An aborted stream ends at once here and as lost over there."""
@@ -453,6 +655,32 @@ class NameTests(InternetTestCase):
         with self.assertRaises(error.DNSLookupError):
             resultOf(self.clock, connecting)
 
+    def test_cancelledResolution(self) -> None:
+        """A resolution that nobody waits for can be cancelled."""
+        heard: list[str] = []
+
+        class Receiver:
+            def resolutionBegan(self, resolution):
+                heard.append("began")
+
+            def addressResolved(self, address):
+                heard.append("resolved")
+
+            def resolutionComplete(self):
+                heard.append("complete")
+
+        resolution = self.alice.nameResolver.resolveHostName(Receiver(), "a.example")
+        resolution.cancel()
+        resolution.cancel()
+        elapse(self.clock, 1)
+        self.assertEqual(heard, ["began"])
+        self.internet.register("a.example", "192.0.2.1", "2001:db8::1")
+        self.alice.nameResolver.resolveHostName(
+            Receiver(), "a.example", addressTypes=[IPv6Address]
+        )
+        elapse(self.clock, 1)
+        self.assertEqual(heard, ["began", "began", "resolved", "complete"])
+
     def test_installedResolver(self) -> None:
         """A host can be given another resolver."""
         other = MemoryInternet(self.clock)
@@ -631,6 +859,61 @@ class DatagramTests(InternetTestCase):
         self.bob.listenUDP(4000, Datagrams())
         self.assertIsNone(port.stopListening())
 
+    def test_connectedPort(self) -> None:
+        """A connected port sends to its peer, and hears nobody else."""
+        received = Datagrams()
+        port = self.alice.listenUDP(5000, received)
+        port.connect("192.0.2.2", 4000)
+        self.assertRaises(RuntimeError, port.connect, "192.0.2.2", 4000)
+        answering = Datagrams()
+        other = self.bob.listenUDP(4000, answering)
+        port.writeSequence([b"a", b"b"])
+        elapse(self.clock, 1)
+        self.assertEqual(answering.received, [(b"ab", ("192.0.2.1", 5000))])
+        other.write(b"yes", ("192.0.2.1", 5000))
+        self.bob.listenUDP(4001, Datagrams()).write(b"no", ("192.0.2.1", 5000))
+        elapse(self.clock, 1)
+        self.assertEqual([data for data, _ in received.received], [b"yes"])
+        free = self.alice.listenUDP(0, Datagrams())
+        self.assertRaises(error.InvalidAddressError, free.connect, "a.example", 1)
+
+    def test_failingProtocol(self) -> None:
+        """An error in C{datagramReceived} is logged and closes nothing."""
+
+        class Broken(Datagrams):
+            def datagramReceived(self, datagram, addr):
+                raise ZeroDivisionError
+
+        self.bob.listenUDP(4000, Broken())
+        port = self.alice.listenUDP(0, Datagrams())
+        port.write(b"x", ("192.0.2.2", 4000))
+        port.write(b"x", ("192.0.2.2", 4000))
+        elapse(self.clock, 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_cutInFlight(self) -> None:
+        """What is on its way when the path is cut is lost."""
+        self.bob.listenUDP(4000, Datagrams())
+        port = self.alice.listenUDP(0, Datagrams())
+        port.write(b"x", ("192.0.2.2", 4000))
+        elapse(self.clock, 0.005)
+        self.internet.cut(self.alice, self.bob)
+        elapse(self.clock, 1)
+        self.assertEqual(self.internet.dropped, {"unreachable": 1})
+
+    def test_options(self) -> None:
+        """Broadcasts can be allowed; closed ports send nothing."""
+        port = self.alice.listenUDP(0, Datagrams())
+        port.setBroadcastAllowed(True)
+        self.assertTrue(port.getBroadcastAllowed())
+        port.stopListening()
+        port.write(b"x", ("192.0.2.2", 4000))
+        elapse(self.clock, 1)
+        self.assertEqual(self.internet.dropped, {})
+        self.assertEqual(
+            self.alice.listenUDP(0, Datagrams(), interface="::").getHost().host, "::"
+        )
+
     def test_hostDown(self) -> None:
         """Nothing reaches a host that is down, nor leaves it."""
         self.bob.down = True
@@ -740,6 +1023,10 @@ class LinkTests(SynchronousTestCase):
     """Links refuse nonsense."""
 
     def test_validated(self) -> None:
-        """Probabilities and delays outside their range are errors."""
+        """Values outside their range are errors; loss comes to an end."""
+        self.assertEqual(
+            Link(jitter=1.0, loss=0.5).streamDelay(lambda: 0.0),
+            0.01 + 0.2 * (1 + 2 + 4 + 8 + 16 + 32),
+        )
         for wrong in ({"loss": 1.5}, {"delay": -1}, {"mtu": 10}, {"reorder": -0.1}):
             self.assertRaises(ValueError, Link, **wrong)
