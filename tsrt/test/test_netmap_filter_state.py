@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.addresses import Prefix, parseAddress
 from tsrt.netmap import filter as _filterModule
-from tsrt.netmap.filter import MOST_FLOWS
+from tsrt.netmap.filter import MOST_FLOWS, PacketFilter
 from tsrt.netmap.routes import RouteTable
 from tsrt.netmap.rules import compileRules
 from tsrt.tailcfg import CapGrant, FilterRule, Raw
@@ -80,12 +80,80 @@ class InvalidationTests(FilterTestCase):
     def test_memoryIsBounded(self) -> None:
         """A peer that tries all ports cannot make the memory grow for ever."""
         self.patch(_filterModule, "MOST_REMEMBERED", 10)
+        self.filter.setRules(compileRules([]))
         packets = [tcp(V4.peer, V4.own, 80, ACK, sourcePort=n) for n in range(1, 1001)]
+        sizes = []
         for packet in packets:
             self.assertEqual([packet], self.filter.admit([packet], PEER))
+            self.assertEqual([packet], self.filter.admit([packet], PEER))
+            sizes.append(sum(len(flows) for flows in self.filter._cache.values()))
+        # When there is no room all is forgotten, and then there is room again.
+        self.assertEqual([*range(1, 11)] * 100, sizes)
         self.assertEqual(packets, self.filter.admit(packets, PEER))
-        remembered = sum(len(flows) for flows in self.filter._cache.values())
-        self.assertLessEqual(remembered, 10)
+
+
+class MemoryTests(FilterTestCase):
+    """
+    Tests that what is remembered of flows is used: it is what makes most
+    packets cheap.
+    """
+
+    def _cannotDecide(self, packetFilter: PacketFilter) -> None:
+        def fail(*anything: object) -> bool:
+            raise AssertionError("the long way was taken")
+
+        self.patch(packetFilter, "_decide", fail)
+        self.patch(packetFilter, "_maySend", fail)
+
+    def test_inbound(self) -> None:
+        """Later packets of a flow are not decided again."""
+        packetFilter = makeFilter(rule("*", ports=(80, 80)))
+        packets = []
+        for family in (V4, V6):
+            packetFilter.noteOutbound(
+                [udp(family.own, family.peer, 53, sourcePort=5000)]
+            )
+            packets += [
+                tcp(family.peer, family.own, 80),
+                tcp(family.peer, family.own, 80, data=b"data"),
+                tcp(family.peer, family.own, 81, ACK),
+                udp(family.peer, family.own, 80),
+                udp(family.peer, family.own, 80, data=bytes(1000)),
+                udp(family.peer, family.own, 5000, sourcePort=53),
+            ]
+        # The smallest datagrams are not worth it.
+        packets = [packet for packet in packets if len(packet) >= 40]
+        self.assertEqual(packets, packetFilter.admit(packets, PEER))
+        self._cannotDecide(packetFilter)
+        self.assertEqual(packets, packetFilter.admit(packets, PEER))
+
+    def test_ofEachPeer(self) -> None:
+        """What is remembered of one peer's flow is not another's."""
+        packetFilter = makeFilter(rule("*"))
+        packet = tcp(V4.peer, V4.own, 80)
+        self.assertPasses(packetFilter, packet)
+        self.assertDrops(packetFilter, packet, "droppedSource", OTHER)
+
+    def test_outbound(self) -> None:
+        """Later segments to a destination are not looked at again."""
+        packetFilter = makeFilter()
+        packets = []
+        for family in (V4, V6):
+            packets += [
+                tcp(family.own, family.peer, 80),
+                tcp(family.own, family.peer, 81, ACK, data=b"data"),
+            ]
+        self.assertEqual(packets, packetFilter.noteOutbound(packets))
+        self._cannotDecide(packetFilter)
+        self.assertEqual(packets, packetFilter.noteOutbound(packets))
+
+    def test_datagramsAreAlwaysLookedAt(self) -> None:
+        """Each datagram that goes out renews what is known of its flow."""
+        packetFilter = makeFilter()
+        packet = udp(V4.own, V4.peer, 53)
+        packetFilter.noteOutbound([packet])
+        self._cannotDecide(packetFilter)
+        self.assertRaises(AssertionError, packetFilter.noteOutbound, [packet])
 
 
 class ShieldsTests(FilterTestCase):
