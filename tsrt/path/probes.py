@@ -158,24 +158,25 @@ def incrementalPlan(
         if not region.avoid or number == home
     }
     order = sorted(regions, key=lambda n: (latencies.get(n, float("inf")), n))
-    sets: list[ProbeSet | None] = []
+    sets: list[ProbeSet] = []
     for rank, number in enumerate(order):
         isHome = number == home
         if rank >= INCREMENTAL and not isHome:
             continue
         tries = HOME_TRIES if isHome else (2 if rank < FASTEST else 1)
-        wanted = families
-        if rank >= FASTEST:
-            if had4 and had6:
-                # Slower regions take turns, rather than double the traffic.
-                wanted = (4,) if rank % 2 == 0 else (6,)
-            elif not had6:
-                wanted = (4,)
         delays = _incrementalDelays(tries, latencies.get(number))
-        for family in families:
-            if family in wanted:
-                sets.append(_probeSet(number, regions[number], family, delays))
-    return [each for each in sets if each is not None]
+        found = [
+            each
+            for family in families
+            if family == 4 or had6 or rank < FASTEST
+            if (each := _probeSet(number, regions[number], family, delays))
+        ]
+        if rank >= FASTEST and had4 and had6 and not isHome:
+            # Slower regions take turns in families, rather than double the
+            # traffic; a home that one family does not reach must not seem gone.
+            found = found[rank % len(found) :][:1] if found else []
+        sets += found
+    return sets
 
 
 def _incrementalDelays(tries: int, latency: float | None) -> list[float]:

@@ -158,10 +158,30 @@ class PlanTests(SynchronousTestCase):
         """Slower regions take turns in families; what fails is not retried."""
         described = derpMap(*[region(n) for n in range(1, 5)])
         latencies = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
-        both = shape(incrementalPlan(described, latencies, 4))
-        self.assertEqual(set(both), {(1, 4), (1, 6), (2, 4), (2, 6), (3, 4), (4, 6)})
+        both = shape(incrementalPlan(described, latencies, 0))
+        self.assertEqual(set(both), {(1, 4), (1, 6), (2, 4), (2, 6), (3, 4)})
         only4 = shape(incrementalPlan(described, latencies, 4, had6=False))
         self.assertEqual(set(only4), {(1, 4), (1, 6), (2, 4), (2, 6), (3, 4), (4, 4)})
+
+    def test_T_home_flap_homeIsAskedByAllMeans(self) -> None:
+        """A far home is asked in both families, or the one that it has."""
+        described = derpMap(
+            region(1), region(2), region(3), region(4), region(5, node(5, ipv6="none"))
+        )
+        latencies = {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.5}
+        for home, expected in ((4, {(4, 4), (4, 6)}), (5, {(5, 4)})):
+            plan = shape(incrementalPlan(described, latencies, home))
+            self.assertEqual({key for key in plan if key[0] == home}, expected)
+
+    def test_turnsWhereThereIsOneFamily(self) -> None:
+        """A region that has one family only is asked in it, whoever's turn it is."""
+        described = derpMap(region(1), region(2), region(3, node(3, ipv6="none")))
+        latencies = {1: 0.1, 2: 0.2, 3: 0.3}
+        plan = shape(incrementalPlan(described, latencies, 0))
+        self.assertIn((3, 4), plan)
+        described = derpMap(region(1), region(2), region(3, node(3, ipv4="")))
+        plan = shape(incrementalPlan(described, latencies, 0))
+        self.assertEqual({number for number, _ in plan}, {1, 2})
 
     def test_avoid(self) -> None:
         """Regions to avoid are asked only when they are home."""
@@ -260,12 +280,41 @@ class BuilderTests(BuilderTestCase):
             if len(server.address) == 4:
                 self.answer(builder, request, 100.01)
         # One answer over IPv6 is still of use, but nothing over IPv4.
-        later = builder.due(100.015)
-        self.assertEqual(later, [])
+        later = {len(server.address) for server, _ in builder.due(100.025)}
+        self.assertEqual(later, set())
         builder = self.builder(region(1), families=(4,))
         [(_, request)] = builder.due(100.0)
         self.answer(builder, request, 100.01)
         self.assertEqual(builder.due(100.3), [])
+
+    def test_whatWouldHelp(self) -> None:
+        """A known region is asked again for IPv6 or the mapping, not for more."""
+        builder = self.builder(region(1), region(2))
+        requests = dict(builder.due(100.0))
+        self.answer(builder, requests[at("192.0.2.10")], 100.01)
+        self.answer(builder, requests[at("192.0.2.20")], 100.01)
+        # Both regions and the mapping are known; of IPv6 nothing is.
+        self.assertEqual(
+            {len(server.address) for server, _ in builder.due(100.1)}, {16}
+        )
+        self.answer(builder, requests[at("2001:db8:1::1")], 100.15, OURS6)
+        self.assertEqual(builder.due(100.2), [])
+        builder = self.builder(region(1), region(2))
+        requests = dict(builder.due(100.0))
+        self.answer(builder, requests[at("2001:db8:1::1")], 100.01, OURS6)
+        self.answer(builder, requests[at("2001:db8:2::1")], 100.01, OURS6)
+        self.assertEqual({len(server.address) for server, _ in builder.due(100.1)}, {4})
+
+    def test_sameServerTellsNothingOfTheMapping(self) -> None:
+        """Two answers of one server do not make a NAT easy."""
+        shared = node(1)
+        builder = self.builder(
+            region(1, shared), region(2, node(2, ipv4=shared.ipv4)), families=(4,)
+        )
+        (_, one), (_, two) = builder.due(100.0)
+        self.answer(builder, one, 100.01)
+        self.answer(builder, two, 100.02)
+        self.assertIsNone(builder.report(101).mappingVaries)
 
     def test_endsEarly(self) -> None:
         """Three regions are enough, after as long again as the slowest took."""
