@@ -212,6 +212,28 @@ class AnswerTests(SynchronousTestCase):
         # The name is known, and has no addresses that would be of use.
         self.assertEqual([], answered(table, "n3.tail.example"))
 
+    def test_families(self) -> None:
+        """What is told depends on what this node and the other one have."""
+        only4 = ["100.64.0.1/32"]
+        only6 = ["fd7a:115c:a1e0::1/128"]
+        for own, peer, expected in (
+            ({"addresses": only4}, {}, BOTH[:1]),
+            ({"addresses": only6}, {}, BOTH[1:]),
+            ({}, {"addresses": BOTH[1:]}, BOTH[1:]),
+            ({"addresses": only6}, {"addresses": BOTH[:1]}, []),
+            ({"addresses": only6}, {"addresses": BOTH[1:]}, BOTH[1:]),
+            ({"capMap": {MAGICDNS_AAAA: None}}, {"addresses": BOTH[1:]}, BOTH[1:]),
+        ):
+            table = tableOf(wireNode(2, **peer), **own)
+            self.assertEqual(expected, answered(table, "n2.tail.example"))
+
+    def test_recordBesideANode(self) -> None:
+        """Extra records are told whole, also those beside a node's name."""
+        table = tableOf(
+            wireNode(2), dns=records(("n2.tail.example", "AAAA", "2001:db8::9"))
+        )
+        self.assertEqual([BOTH[0], "2001:db8::9"], answered(table, "n2.tail.example"))
+
     def test_namesWithoutAddresses(self) -> None:
         """A node without any address is known all the same."""
         table = tableOf(wireNode(2, addresses=[], allowedIPs=[]))
@@ -302,6 +324,8 @@ class ReverseTests(SynchronousTestCase):
         mapped = "fd7a:115c:a1e0:ab12:4843:cd96:6240:2"
         table = tableOf(wireNode(2))
         self.assertEqual("n2.tail.example", table.nameOf(parseAddress(mapped)))
+        unknown = "fd7a:115c:a1e0:ab12:4843:cd96:6240:3"
+        self.assertIsNone(table.nameOf(parseAddress(unknown)))
         table = tableOf(wireNode(2), wireNode(3, addresses=[f"{mapped}/128"]))
         self.assertEqual("n3.tail.example", table.nameOf(parseAddress(mapped)))
 
