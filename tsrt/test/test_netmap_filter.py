@@ -22,6 +22,7 @@ from tsrt.test.filterpackets import (
     ICMP,
     ICMPV6,
     RST,
+    SCTP,
     SYN,
     SYN_ACK,
     TCP,
@@ -347,6 +348,21 @@ class DatagramTests(FilterTestCase):
         self._ask(packetFilter, 53)
         packetFilter.setRules(compileRules([]))
         self.assertPasses(packetFilter, self._answer(53))
+
+    def test_wholePort(self) -> None:
+        """Both bytes of a port count, and the source's port does not."""
+        for family in (V4, V6):
+            for protocol, make in ((TCP, tcp), (UDP, udp), (SCTP, sctp)):
+                packetFilter = makeFilter(
+                    rule("*", ports=(0x1234, 0x1234), protocols=[protocol])
+                )
+                self.assertPasses(packetFilter, make(family.peer, family.own, 0x1234))
+                for port in (0x0034, 0x1200, 0x1334, 0x3412):
+                    self.assertDrops(
+                        packetFilter,
+                        make(family.peer, family.own, port, sourcePort=0x1234),
+                        "droppedRule",
+                    )
 
     def test_shortDatagrams(self) -> None:
         """Datagrams with next to nothing in them are no different."""
