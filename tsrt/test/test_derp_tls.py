@@ -304,6 +304,16 @@ class FastStartTests(TLSTestCase):
         """In TLS 1.2 certificates travel in the open: no fast start."""
         self.assertGreater(self.roundTrips(maximumTLS=SSL.TLS1_2_VERSION), 4.0)
 
+    def test_slowNetwork(self) -> None:
+        """Two seconds each way are slow, and no reason to do without relays."""
+        for number, fastStart in enumerate((True, False)):
+            self.setUp()
+            self.relay(fastStart=fastStart)
+            self.world.internet.link = Link(delay=2.0)
+            client = self.client()
+            self.world.until(lambda c=client: c.pool.isConnected(HOME), limit=40)
+            self.assertEqual(len(client.failures), number)
+
     def test_packetsFlow(self) -> None:
         """After a fast start packets flow as after any other."""
         self.relay()
