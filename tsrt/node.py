@@ -10,17 +10,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IHostnameResolver,
     IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
@@ -33,10 +31,7 @@ from tsrt.endpoints import (
 )
 from tsrt.errors import (
     ConfigError,
-    NeedsApproval,
-    NeedsLogin,
     NotRunning,
-    StartupTimeout,
     TSRTError,
     UnknownPeer,
     WireError,
@@ -53,7 +48,8 @@ from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.ping import EchoRequest, PingResult
 from tsrt.runtime.services import OrderedMultiService
-from tsrt.runtime.status import NodeState, NodeStatus, StatusPublisher
+from tsrt.runtime.status import NodeStatus, StatusPublisher
+from tsrt.runtime.waiting import UpWaiter
 from tsrt.state import FileStateStore
 from tsrt.web import makeAgent
 
@@ -209,63 +205,18 @@ class Node(OrderedMultiService):
             does not count while a person has to act.
         """
         if self.status.isRunning:
-            done: Deferred[NodeStatus] = Deferred()
-            done.callback(self.status)
-            return done
-        waiting: Deferred[NodeStatus] = Deferred(self._core.waiters.remove)
-        if not self.running:
-            waiting.errback(self.status.error or NotRunning("the node is not started"))
-            return waiting
-        if self.status.error is not None:
-            waiting.errback(self.status.error)
-            return waiting
-        self._core.waiters.append(waiting)
-        self._limit(waiting, timeout)
-        return waiting
-
-    def _limit(self, waiting: Deferred[NodeStatus], timeout: float | None) -> None:
-        """Give up waiting some time."""
+            return succeed(self.status)
+        error = self.status.error
+        if not self.running or error is not None:
+            return fail(error or NotRunning("the node is not started"))
         seconds = self._config.startupTimeout if timeout is None else timeout
-        if not seconds:
-            return
-
-        def giveUp() -> None:
-            forPerson = self.status.state in (
-                NodeState.NEEDS_LOGIN,
-                NodeState.NEEDS_MACHINE_AUTH,
-            )
-            if forPerson and timeout is None:
-                arm()
-                return
-            self._core.waiters.remove(waiting)
-            waiting.errback(self._timedOut(seconds))
-
-        def stop(result: NodeStatus | Failure) -> NodeStatus | Failure:
-            for call in calls:
-                if call.active():
-                    call.cancel()
-            return result
-
-        def arm() -> None:
-            calls[:] = [self._hostReactor.callLater(seconds, giveUp)]
-
-        calls: list[IDelayedCall] = []
-        arm()
-        waiting.addBoth(stop)
-
-    def _timedOut(self, seconds: float) -> TSRTError:
-        """What to say when the node is not up in time."""
-        if self.status.state is NodeState.NEEDS_LOGIN:
-            return NeedsLogin(
-                f"nobody opened {self.status.loginURL} within {seconds:g} seconds",
-                url=self.status.loginURL,
-            )
-        if self.status.state is NodeState.NEEDS_MACHINE_AUTH:
-            return NeedsApproval(f"nobody approved this machine in {seconds:g} seconds")
-        steps = self._engine.describeSteps() if self._engine is not None else ""
-        return StartupTimeout(
-            f"the node was not up within {seconds:g} seconds; {steps}"
-        )
+        return UpWaiter(
+            self._hostReactor,
+            self._core,
+            seconds,
+            timeout is None,
+            lambda: "" if self._engine is None else self._engine.describeSteps(),
+        ).result
 
     def logout(self) -> Deferred[None]:
         """

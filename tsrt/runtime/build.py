@@ -33,6 +33,7 @@ from tsrt.runtime.engine import Engine
 from tsrt.runtime.hostinfo import describeMachine
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
+from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.ping import EchoRequest
 from tsrt.runtime.prompt import LogPrompt
@@ -243,6 +244,19 @@ def _build(
     engine.measureRelays = netcheck.setMap
 
     # -- control
+    engine.metrics = metrics = MetricsSource(
+        traffic=datapath.traffic,
+        counters={
+            "datapath": lambda: datapath.counters,
+            "filter": lambda: packetFilter.counters,
+            "stack": lambda: overlay.stack.counters,
+            "tunnel": lambda: tunnel.counters,
+            "underlay": lambda: socket.counters,
+        },
+        homeRegion=lambda: relays.home or 0,
+        healthMessages=lambda: len(publisher.status.health),
+        peers=lambda: len(state.map.peers),
+    )
     control = ControlService(
         reactor,
         ControlSettings(
@@ -270,7 +284,7 @@ def _build(
         hostinfo=describeMachine(),
         pinger=_pinger(overlay, engine),
         c2n=C2NSources(
-            metrics=lambda: "",
+            metrics=metrics.text,
             health=lambda: {"Warnings": list(publisher.status.health)},
         ),
         randbytes=randbytes,

@@ -277,6 +277,16 @@ class DataPath:
         for peer, messages in batches:
             self._send(peer, messages)
 
+    def traffic(self) -> tuple[int, int, int, int]:
+        """Bytes in, bytes out, packets in and packets out, so far."""
+        counters = self.counters
+        return (
+            counters.inboundBytes,
+            counters.outboundBytes,
+            counters.inboundPackets,
+            counters.outboundPackets,
+        )
+
     def rearm(self) -> None:
         """Something gave the tunnel or the stack new deadlines."""
         if self._running:

@@ -26,6 +26,7 @@ from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
+from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import Health, NodeState, StatusPublisher
@@ -53,6 +54,7 @@ class Engine(OrderedMultiService):
     datapath: DataPath
     packetFilter: PacketFilter
     measureRelays: Callable[[DERPMap], object]
+    metrics: MetricsSource
 
     def __init__(
         self,

@@ -1,0 +1,108 @@
+"""
+The counters of a node as Prometheus text (exposition format 0.0.4).
+
+Where Tailscale's own daemon has a metric for the same thing, it has its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from tsrt.counters import Counters
+
+PREFIX = "tailscaled_"
+OWN_PREFIX = "tsrt_"
+
+
+def _line(name: str, labels: Mapping[str, str], value: float) -> str:
+    inside = ",".join(f'{key}="{text}"' for key, text in sorted(labels.items()))
+    return f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value:g}"
+
+
+class Metric:
+    """One metric with all of its values."""
+
+    def __init__(self, name: str, kind: str, help: str) -> None:
+        """
+        @param kind: C{counter} or C{gauge}.
+        @param help: one sentence.
+        """
+        self._name = name
+        self._head = [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]
+        self._values: list[str] = []
+
+    def add(self, value: float, **labels: str) -> None:
+        """Add a value."""
+        self._values.append(_line(self._name, labels, value))
+
+    def lines(self) -> Iterable[str]:
+        """The metric as text; nothing while it has no value."""
+        return [*self._head, *self._values] if self._values else []
+
+
+class MetricsSource:
+    """Reads the counters of a running node when somebody asks."""
+
+    def __init__(
+        self,
+        *,
+        traffic: Callable[[], tuple[int, int, int, int]],
+        counters: Mapping[str, Callable[[], Counters]],
+        homeRegion: Callable[[], int],
+        healthMessages: Callable[[], int],
+        peers: Callable[[], int],
+    ) -> None:
+        """
+        @param traffic: bytes in, bytes out, packets in, packets out.
+        @param counters: the counters of each part, by its name.
+        """
+        self._traffic = traffic
+        self._counters = counters
+        self._homeRegion = homeRegion
+        self._healthMessages = healthMessages
+        self._peers = peers
+
+    def text(self) -> str:
+        """All metrics, in the order of their names."""
+        names = (
+            "inbound_bytes",
+            "outbound_bytes",
+            "inbound_packets",
+            "outbound_packets",
+        )
+        metrics = []
+        for name, value in zip(names, self._traffic(), strict=True):
+            direction, what = name.split("_")
+            metric = Metric(
+                f"{PREFIX}{name}_total", "counter", f"{what.capitalize()} {direction}."
+            )
+            metric.add(value, path="derp")
+            metrics.append(metric)
+        dropped = Metric(
+            f"{OWN_PREFIX}dropped_total", "counter", "What was dropped, and why."
+        )
+        counted = Metric(
+            f"{OWN_PREFIX}events_total", "counter", "What else was counted."
+        )
+        for part, read in sorted(self._counters.items()):
+            for name, value in read().snapshot().items():
+                if name.startswith("dropped"):
+                    dropped.add(value, part=part, reason=name.removeprefix("dropped"))
+                else:
+                    counted.add(value, part=part, event=name)
+        metrics += [dropped, counted]
+        for name, help, value in (
+            (
+                "home_derp_region_id",
+                "The home relay region; 0: none.",
+                self._homeRegion(),
+            ),
+            ("health_messages", "How many things are wrong.", self._healthMessages()),
+        ):
+            metric = Metric(PREFIX + name, "gauge", help)
+            metric.add(value)
+            metrics.append(metric)
+        peers = Metric(f"{OWN_PREFIX}peers", "gauge", "Peers in the netmap.")
+        peers.add(self._peers())
+        metrics.append(peers)
+        return "".join(f"{line}\n" for metric in metrics for line in metric.lines())

@@ -1,0 +1,47 @@
+"""Tests for L{tsrt.runtime.metrics}."""
+
+from __future__ import annotations
+
+import re
+
+from tsrt.test.test_node import NodeTestCase
+
+LINE = re.compile(r'[a-z_]+(\{([a-z]+="[^"]*",?)+\})? -?[0-9.e+]+')
+
+
+class MetricsTests(NodeTestCase):
+    """A node's counters are Prometheus text under the known names."""
+
+    def test_wellFormed(self) -> None:
+        """Each line is a comment or a value, each metric has help and type."""
+        tailnet = self.tailnet("a", "b")
+        tailnet.wait(tailnet["a"].ping("b"))
+        text = tailnet["a"]._engine.metrics.text()
+        named = set()
+        for line in text.splitlines():
+            if line.startswith("# TYPE "):
+                named.add(line.split()[2])
+            elif not line.startswith("# HELP "):
+                self.assertTrue(LINE.fullmatch(line), line)
+                self.assertIn(re.split(r"[{ ]", line)[0], named)
+
+    def test_values(self) -> None:
+        """Traffic, relay and peers are counted."""
+        tailnet = self.tailnet("a", "b")
+        tailnet.wait(tailnet["a"].ping("b"))
+        lines = tailnet["a"]._engine.metrics.text().splitlines()
+        self.assertIn('tailscaled_inbound_packets_total{path="derp"} 1', lines)
+        self.assertIn('tailscaled_outbound_packets_total{path="derp"} 1', lines)
+        self.assertIn("tailscaled_home_derp_region_id 900", lines)
+        self.assertIn("tailscaled_health_messages 0", lines)
+        self.assertIn("tsrt_peers 1", lines)
+        self.assertIn('tsrt_dropped_total{part="filter",reason="Rule"} 0', lines)
+
+    def test_c2n(self) -> None:
+        """Control can ask for the metrics."""
+        tailnet = self.tailnet("a")
+        answer = tailnet.wait(tailnet.control.c2n("a", "/debug/metrics", method="POST"))
+        if answer.status == 405:
+            answer = tailnet.wait(tailnet.control.c2n("a", "/debug/metrics"))
+        self.assertEqual(answer.status, 200)
+        self.assertIn(b"tailscaled_home_derp_region_id 900", bytes(answer.body))
