@@ -24,7 +24,14 @@ from tsrt.config import NodeConfig
 from tsrt.node import Node
 from tsrt.state import FileStateStore
 from tsrt.test.interop.namespaces import Namespace
-from tsrt.test.interop.programs import CommandProgram, binaries, spawn, whySkip
+from tsrt.test.interop.programs import (
+    CommandProgram,
+    binaries,
+    eventually,
+    spawn,
+    whySkip,
+)
+from tsrt.test.interop.tailscaled import Tailscaled
 
 MEGABYTE = 1 << 20
 
@@ -300,6 +307,37 @@ class TrafficMixin:
         self.assertTrue(whois.node.name.startswith("gopeer."), whois.node.name)
         told = await peer.call("whois", address=f"{ours[0]}:1")
         self.assertTrue(told["node"].startswith("ours."), told)
+
+    def test_daemon(self: Any) -> Any:
+        """Tailscale's daemon and command line see our node and reach it."""
+        return Deferred.fromCoroutine(self._daemon())
+
+    async def _daemon(self: Any) -> None:
+        daemon = Tailscaled(self.reactor, self.namespace, self.directory / "daemon")
+        self.cleanUp(daemon.stop)
+        await daemon.start()
+        await daemon.up(self.controlURL, self.authKey, "daemon")
+        node = await self.startNode("ours")
+
+        async def seen() -> bool:
+            peers = (await daemon.status())["Peer"] or {}
+            return any(
+                p["HostName"] == "ours" and p["Online"] and p["Relay"]
+                for p in peers.values()
+            )
+
+        await eventually(self.reactor, seen, "the daemon sees our node online")
+        for address in node.status.addresses:
+            for kind in ("--icmp", "--tsmp"):
+                said = await daemon.command(
+                    *("ping", kind, "--c=3", "--timeout=5s", address)
+                )
+                self.assertIn("pong from ours", said)
+        found = await daemon.command("whois", f"{node.status.addresses[0]}:80")
+        self.assertIn(node.status.name, found)
+        own = await daemon.status()
+        pinged = await node.ping(own["Self"]["TailscaleIPs"][0])
+        self.assertTrue(pinged.name.startswith("daemon."), pinged)
 
     def test_httpByName(self: Any) -> Any:
         """Pages are fetched by MagicDNS name, in both directions."""

@@ -1,0 +1,80 @@
+"""Tailscale's own daemon and command line, for the length of a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from tsrt.test.interop.namespaces import Namespace
+from tsrt.test.interop.programs import Program, binaries, eventually, spawn
+
+
+class Tailscaled:
+    """A C{tailscaled} with userspace networking, inside of a namespace."""
+
+    def __init__(self, reactor: Any, namespace: Namespace, directory: Path) -> None:
+        self._reactor = reactor
+        self._namespace = namespace
+        self._directory = directory
+        self._socket = directory / "s"
+        self._program = Program("tailscaled", directory / "tailscaled.log")
+
+    async def start(self) -> None:
+        """Start the daemon and wait for its socket."""
+        spawn(
+            self._reactor,
+            self._program,
+            self._namespace.command(
+                str((binaries() / "tailscaled").resolve()),
+                "--tun=userspace-networking",
+                f"--statedir={self._directory}",
+                f"--socket={self._socket}",
+                "--port=0",
+                "--no-logs-no-support",
+            ),
+            self._directory,
+        )
+        await eventually(self._reactor, self._socket.exists, "tailscaled listens")
+
+    async def command(self, *arguments: str, patience: float = 60) -> str:
+        """Run C{tailscale}; return what it prints."""
+
+        def run() -> str:
+            done = subprocess.run(
+                self._namespace.command(
+                    str((binaries() / "tailscale").resolve()),
+                    f"--socket={self._socket}",
+                    *arguments,
+                ),
+                capture_output=True,
+                text=True,
+                timeout=patience,
+                env={"HOME": str(self._directory), "PATH": "/usr/bin:/bin:/usr/sbin"},
+            )
+            if done.returncode:
+                raise AssertionError(
+                    f"tailscale {' '.join(arguments)}: {done.stdout}{done.stderr}"
+                )
+            return done.stdout
+
+        return await deferToThread(run)
+
+    async def up(self, url: str, authKey: str, hostname: str) -> None:
+        """Join a tailnet."""
+        await self.command(
+            *("up", f"--login-server={url}", f"--auth-key={authKey}"),
+            *("--accept-dns=false", f"--hostname={hostname}", "--timeout=50s"),
+        )
+
+    async def status(self) -> dict[str, Any]:
+        """What C{tailscale status --json} says."""
+        found: dict[str, Any] = json.loads(await self.command("status", "--json"))
+        return found
+
+    async def stop(self) -> None:
+        """End the daemon."""
+        await self._program.stop(self._reactor)
