@@ -4,7 +4,8 @@ Making the parts of a node and joining them: the only place that knows them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
@@ -49,6 +50,8 @@ from tsrt.underlay.trust import trustRoot
 
 __all__ = ["Engine", "buildEngine"]
 
+_log = Logger(namespace="tsrt.runtime")
+
 _HOUSEKEEPING = 60.0
 
 
@@ -72,6 +75,26 @@ class StateService(Service):
         super().stopService()
         self._keeper.saveTimestamp(self._timestamps)
         self._store.close()
+
+
+class LeaveService(Service):
+    """Takes an ephemeral node out of the tailnet as it stops."""
+
+    name = "leave"
+
+    def __init__(self, leave: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._leave = leave
+
+    def stopService(self) -> Deferred[None]:
+        """Tell control, and never mind if it cannot be told."""
+        super().stopService()
+        leaving = Deferred.fromCoroutine(self._leave())
+        return leaving.addErrback(
+            lambda failure: _log.warn(
+                "control could not be told that the node leaves: {reason}",
+                reason=failure.getErrorMessage(),
+            )
+        )
 
 
 class DataPathService(Service):
@@ -100,9 +123,7 @@ class DataPathService(Service):
         )
         self._datapath.start()
         self._housekeeping.start(_HOUSEKEEPING, now=False).addErrback(
-            lambda failure: Logger(namespace="tsrt.runtime").failure(
-                "housekeeping stopped", failure
-            )
+            lambda failure: _log.failure("housekeeping stopped", failure)
         )
 
     def stopService(self) -> None:
@@ -166,7 +187,6 @@ def _build(
         lifecycle=lifecycle,
         publisher=publisher,
         keeper=keeper,
-        isEphemeral=config.ephemeral,
         wallclock=wallclock,
     )
     # Until control has accepted a node key the node has one that nobody knows.
@@ -296,17 +316,21 @@ def _build(
     engine.dispatcher = dispatcher
     engine.datapath = datapath
     engine.packetFilter = packetFilter
-    # Children stop in reverse: first the connections of users end, then
-    # control is told nothing more, and the state is saved last.
-    for child in (
+    # Children stop in reverse: first the connections of users end, while peers
+    # still know the node; then it leaves, if it is to; control is told nothing
+    # more; and the state is saved last.
+    children: list[Service] = [
         StateService(store, keeper, timestamps),
         socket,
         netcheck,
         relays,
         DataPathService(reactor, datapath, overlay, dispatcher),
         control,
-        DrainService(reactor, overlay),
-    ):
+    ]
+    if config.ephemeral:
+        children.append(LeaveService(engine.leave))
+    children.append(DrainService(reactor, overlay))
+    for child in children:
         child.setServiceParent(engine)
     return engine
 

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from tsrt.addresses import formatAddress
 from tsrt.control.service import ControlService
 from tsrt.derp.pool import RelayPool
-from tsrt.errors import RelayError, TSRTError
+from tsrt.errors import RelayError
 from tsrt.netmap.delta import Changes
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.netmap import NetworkMap
@@ -65,18 +65,13 @@ class Engine(OrderedMultiService):
         lifecycle: Lifecycle,
         publisher: StatusPublisher,
         keeper: IdentityKeeper,
-        isEphemeral: bool,
         wallclock: Callable[[], float],
     ) -> None:
-        """
-        @param isEphemeral: whether the node leaves the tailnet as it stops.
-        """
         super().__init__(reactor, stopTimeout)
         self._overlay = overlay
         self._lifecycle = lifecycle
         self._publisher = publisher
         self._keeper = keeper
-        self._isEphemeral = isEphemeral
         self._wallclock = wallclock
         self._hasRegions = True
         self.health = Health(lambda texts: publisher.update(health=texts))
@@ -215,25 +210,10 @@ class Engine(OrderedMultiService):
         if self._publisher.status.state is not NodeState.RUNNING:
             self._lifecycle.ready()
 
-    # -- the end -----------------------------------------------------------------------
-
-    def stopService(self) -> Deferred[None]:
-        """Stop all parts; an ephemeral node leaves the tailnet first."""
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        if self._isEphemeral and self._publisher.status.addresses:
-            leaving = self._logout()
-            waiting = Deferred.fromCoroutine(leaving)
-            waiting.addTimeout(self._stopTimeout, self._reactor)
-            try:
-                await waiting
-            except (TSRTError, Exception) as error:
-                _log.warn(
-                    "control could not be told that the node leaves: {reason}",
-                    reason=str(error) or type(error).__name__,
-                )
-        await super().stopService()
+    async def leave(self) -> None:
+        """Leave the tailnet for good, if the node was in it."""
+        if self._publisher.status.addresses:
+            await self._logout()
 
 
 def netInfoOf(report: Report) -> NetInfo:

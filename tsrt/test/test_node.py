@@ -188,9 +188,11 @@ class LifeTests(NodeTestCase):
         self.assertIsNotNone(client.reason)
         self.assertFalse(client.reason.check(ConnectionLost))
 
-    def test_nothingWrittenIsLostByAStop(self) -> None:
+    def test_nothingWrittenIsLostByAStop(self, **settings: object) -> None:
         """What was written before a stop still arrives."""
-        tailnet = self.tailnet("a", "b")
+        tailnet = self.tailnet("b")
+        tailnet.addNode("a", **settings)
+        tailnet.waitUp("a")
         received = []
 
         class Sink(Gather):
@@ -205,6 +207,10 @@ class LifeTests(NodeTestCase):
         tailnet.wait(tailnet["a"].stopService())
         tailnet.settle()
         self.assertEqual(received, [b"y" * 50_000])
+
+    def test_nothingWrittenIsLostByLeaving(self) -> None:
+        """An ephemeral node says goodbye on its connections before it leaves."""
+        self.test_nothingWrittenIsLostByAStop(ephemeral=True)
 
 
 class StartStopTests(NodeTestCase):

@@ -261,13 +261,14 @@ class ProcessTests(SynchronousTestCase):
         self.processes.append(process)
         return process
 
-    def waitFor(self, path: Path, key: str) -> dict[str, object]:
-        """Wait until a JSON file has a value for a key."""
+    def waitFor(self, path: Path, key: str, value: object = None) -> dict[str, object]:
+        """Wait until a JSON file has a value, or this value, for a key."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 document = json.loads(path.read_text())
-                if document.get(key):
+                found = document.get(key)
+                if found if value is None else found == value:
                     return document
             except (OSError, ValueError):
                 pass
@@ -286,7 +287,7 @@ class ProcessTests(SynchronousTestCase):
         """A node comes up, says so, and leaves within 3 s of SIGTERM."""
         self.environment["TS_AUTHKEY"] = str(self.key)
         process = self.join("box", "--ephemeral")
-        self.waitFor(self.directory / "box.json", "addresses")
+        self.waitFor(self.directory / "box.json", "state", "Running")
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=20)
