@@ -698,7 +698,7 @@ class TrustTests(SynchronousTestCase):
     def test_secretStaysHidden(self) -> None:
         """The password of a proxy does not show in the dialer's endpoints."""
         dialer = StreamDialer(
-            Clock(),
+            MemoryInternet(Clock()).host("node"),
             ProxySettings.fromEnvironment({"ALL_PROXY": "http://u:hunter2@p"}),
         )
         self.assertNotIn("hunter2", repr(dialer.endpoint("a.example", 1)))
@@ -710,7 +710,8 @@ class DeferredTests(SynchronousTestCase):
 
     def test_connectReturnsADeferred(self) -> None:
         """Even what cannot work fails later, not at the call."""
-        dialer = StreamDialer(Clock(), ProxySettings(forPlain=HTTP))
+        host = MemoryInternet(Clock()).host("node")
+        dialer = StreamDialer(host, ProxySettings(forPlain=HTTP))
         connecting = dialer.endpoint("a b", 1).connect(Factory.forProtocol(Echo))
         self.assertIsInstance(connecting, Deferred)
         self.failureResultOf(connecting, WireError)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -110,10 +110,10 @@ class TestCertificate:
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         if maximum is not None:
             context.set_max_proto_version(maximum)
-        context.use_certificate(crypto.X509.from_cryptography(self.certificate))
-        context.use_privatekey(crypto.PKey.from_cryptography_key(self.key))
+        context.use_certificate(self.certificate)
+        context.use_privatekey(self.key)
         for certificate in extra:
-            context.add_extra_chain_cert(crypto.X509.from_cryptography(certificate))
+            context.add_extra_chain_cert(certificate)
         return _ServerTLS(context)
 
 
