@@ -87,6 +87,14 @@ def loadBalancing(*keys: NodePublic) -> tuple[tuple[str, str], ...]:
     return tuple(("ts-lb", key.text()) for key in keys if not key.isZero())
 
 
+_UNKNOWN_NODE = frozenset((401, 404, 410))
+
+
+def isUnknownNode(error: ControlError) -> bool:
+    """Whether the server says that it does not know our node key."""
+    return isinstance(error, ControlHTTPError) and error.status in _UNKNOWN_NODE
+
+
 class ControlAPI:
     """
     Typed calls.

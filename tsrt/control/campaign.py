@@ -39,7 +39,9 @@ from tsrt.control.settings import (
 )
 from tsrt.control.steps import REGISTER, StepLog
 from tsrt.errors import (
+    AuthKeyExpired,
     AuthKeyInvalid,
+    AuthKeyUsed,
     ControlError,
     ControlHTTPError,
     KeyExpired,
@@ -60,6 +62,8 @@ APPROVAL_POLL = 5.0
 """Seconds until the first question whether an administrator has approved."""
 
 LONGEST_APPROVAL_POLL = 30.0
+
+_BAD_AUTH_KEY = (AuthKeyInvalid, AuthKeyExpired, AuthKeyUsed)
 
 
 class CampaignEvents(Protocol):
@@ -95,6 +99,7 @@ class Campaign:
         steps: StepLog,
         randbytes: Callable[[int], bytes],
         signer: LockSigner | None = None,
+        mayAsk: bool = False,
     ) -> None:
         """
         @param reactor: the clock.
@@ -108,9 +113,12 @@ class Campaign:
         @param steps: where the steps are noted.
         @param randbytes: the source of secret random bytes.
         @param signer: signs node keys for the tailnet lock.
+        @param mayAsk: whether to ask a person when the auth key is refused,
+            rather than to give up.
         """
         self._reactor = reactor
         self._api = api
+        self._mayAsk = mayAsk
         self._settings = settings
         self._identity = identity
         parts = AuthKeyParts.of(authKey or Secret(""))
@@ -277,6 +285,11 @@ class Campaign:
             return
         if self._authKey is not None and not self._useAuthKey and not self._followup:
             self._useAuthKey = True
+            return
+        if self._mayAsk and self._useAuthKey and isinstance(problem, _BAD_AUTH_KEY):
+            _log.warn("{error}; asking for a login instead", error=str(problem))
+            self._authKey = None
+            self._useAuthKey = False
             return
         self._steps.failed(REGISTER, str(problem))
         raise problem

@@ -10,15 +10,14 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from tsrt.control.api import isUnknownNode
 from tsrt.control.backoff import Backoff
 from tsrt.control.h2response import H2Response
 from tsrt.control.looper import Looper, Run
 from tsrt.control.mapstream import WATCHDOG, MapStream, SessionCursor
 from tsrt.control.steps import NETMAP, StepLog
-from tsrt.errors import ControlError, ControlHTTPError, ControlUnreachable
+from tsrt.errors import ControlError, ControlUnreachable
 from tsrt.tailcfg import UNSET, MapRequest, MapResponse
-
-_UNKNOWN_NODE = frozenset((401, 404, 410))
 
 
 class MapLoop:
@@ -122,7 +121,7 @@ class MapLoop:
             await run.wait(
                 deferLater(self._reactor, self._backoff.next(), lambda: None)
             )
-            if isinstance(error, ControlHTTPError) and error.status in _UNKNOWN_NODE:
+            if error is not None and isUnknownNode(error):
                 # It is for the others to say when to go on.
                 self._looper.stop()
                 self._unknownNode(error)

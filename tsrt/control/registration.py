@@ -280,6 +280,9 @@ class Registration:
             steps=self._steps,
             randbytes=self._randbytes,
             signer=self._signer,
+            # A node that runs must not be lost for a key that was only good
+            # for starting it.
+            mayAsk=why is Why.EXPIRY,
         )
         running = Deferred.fromCoroutine(campaign.run())
         ended = running.addCallbacks(self._campaignWon, self._campaignLost)

@@ -192,6 +192,8 @@ class ControlService(Service):
                 self._report.mapRequest(self._version, self.identity, stream=False)
             ),
             trouble=self.trouble,
+            # Some servers leave the map stream of a deleted node open.
+            unknownNode=self._nodeUnknown,
             randbytes=self._randbytes,
         )
         self._expiry = ExpiryWatch(

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from tsrt.control.api import isUnknownNode
 from tsrt.control.backoff import Backoff
 from tsrt.control.looper import Looper, Run
 from tsrt.errors import ControlError
@@ -27,17 +28,21 @@ class UpdateLoop:
         *,
         send: Callable[[], Deferred[None]],
         trouble: Callable[[ControlError], None],
+        unknownNode: Callable[[ControlError], None],
         randbytes: Callable[[int], bytes],
     ) -> None:
         """
         @param reactor: the clock.
         @param send: sends what is true now.
         @param trouble: told of each error.
+        @param unknownNode: told when the server does not know our node key;
+            nothing is sent then until the next L{start}.
         @param randbytes: the source of randomness.
         """
         self._reactor = reactor
         self._send = send
         self._trouble = trouble
+        self._unknownNode = unknownNode
         self._backoff = Backoff(randbytes)
         self._pending = False
         self._started = False
@@ -75,5 +80,9 @@ class UpdateLoop:
                 self._trouble(error)
                 wait = self._backoff.next()
                 await run.wait(deferLater(self._reactor, wait, lambda: None))
+                if isUnknownNode(error):
+                    self._looper.stop()
+                    self._unknownNode(error)
+                    return
             else:
                 self._backoff.reset()

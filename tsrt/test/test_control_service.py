@@ -543,6 +543,27 @@ class ExpiryTests(ServiceTestCase):
         self.assertEqual(self.service.identity.nodeKey, SAVED)
         self.assertTrue(self.registers[2].reset)
 
+    def test_staleAuthKey(self) -> None:
+        """A stale auth key does not cost a running node its way back."""
+        url = {"AuthURL": "https://control.example/a/1"}
+        refused = {"Error": "authkey already used"}
+        self.registers = self.harness.answer(
+            "/machine/register", WELCOME, refused, url, None
+        )
+        self.service = self.harness.service(
+            makeIdentity(nodeKey=SAVED), authKey="tskey-auth-stale"
+        )
+        self.start()
+        self.send(Node=self.node(KeyExpiry=timestamp(-1)))
+        self.assertEqual(self.observer.failures, [])
+        self.assertIs(self.service.status.state, LoginState.NEEDS_LOGIN)
+        self.assertEqual(
+            [request.json.get("Auth") for request in self.registers],
+            [None, {"AuthKey": "tskey-auth-stale"}, None, None],
+        )
+        self.send(Node=self.node(KeyExpiry=None))
+        self.assertIs(self.service.status.state, LoginState.REGISTERED)
+
     def test_userLoginIsNotUndone(self) -> None:
         """A login that the user asked for is not ended by a map."""
         url = {"AuthURL": "https://control.example/a/1"}
@@ -654,6 +675,26 @@ class UpdateTests(ServiceTestCase):
         # The map has not noticed.
         self.assertEqual(len(self.polls), 1)
 
+    def test_deletedNode(self) -> None:
+        """An update that finds the node deleted leads to a new registration."""
+        self.alive()
+        self.updateAnswer = 404
+        self.service.setEndpoints([("192.0.2.1:1", 1)])
+        self.harness.advance(0.015)
+        self.assertEqual(len(self.registers), 2)
+        self.assertTrue(self.polls[0].reset)
+        self.updateAnswer = 200
+        self.harness.advance(1, 20)
+        self.assertFalse(self.polls[-1].reset)
+        self.assertEqual(self.updates[-1].json["Endpoints"], ["192.0.2.1:1"])
+
+    def test_deletedNodeIsNoTightLoop(self) -> None:
+        """A server that never takes an update is spared too."""
+        self.updateAnswer = 404
+        self.start()
+        self.harness.advance(600, 6000)
+        self.assertLess(len(self.registers), 150)
+
     def test_beforeLogin(self) -> None:
         """Before the login nothing is told."""
         self.registers = self.harness.answer("/machine/register", None)
@@ -702,6 +743,7 @@ class UpdateLoopTests(SynchronousTestCase):
             self.clock,
             send=self.send,
             trouble=self.troubles.append,
+            unknownNode=self.troubles.append,
             randbytes=lambda count: bytes(count),
         )
 
