@@ -54,6 +54,9 @@ _log = Logger(namespace="tsrt.runtime")
 
 _HOUSEKEEPING = 60.0
 
+# Seconds after the last packet for which a node counts as active.
+_ACTIVE = 45.0
+
 
 class StateService(Service):
     """Keeps the store open while the node runs."""
@@ -259,6 +262,10 @@ def _build(
         onReport=engine.measured,
         httpsLatency=measureLatency,
         lastHeard=relays.lastHeard,
+        isActive=lambda: (
+            datapath.lastActive is not None
+            and overlay.now() - datapath.lastActive < _ACTIVE
+        ),
         mayChangeHome=lambda: control.status.isMapAlive or relays.home is None,
     )
     engine.measureRelays = netcheck.setMap

@@ -66,6 +66,7 @@ class DataPath:
     """
     Joins stack, filter, routes and tunnel; does no I/O of its own.
 
+    @ivar lastActive: when a packet was carried last, in seconds of C{now}.
     @ivar capture: called with a direction and a list of IP packets while it
         is set; C{None} costs one comparison a batch.
     """
@@ -101,6 +102,7 @@ class DataPath:
         self._running = False
         self.capture: Callable[[int, list[bytes]], object] | None = None
         self.counters = DataPathCounters()
+        self.lastActive: float | None = None
 
     # -- life -------------------------------------------------------------------
 
@@ -146,6 +148,7 @@ class DataPath:
         counters = self.counters
         counters.inboundPackets += len(packets)
         counters.inboundBytes += sum(map(len, packets))
+        self.lastActive = now
         if self.capture is not None:
             self.capture(FROM_PEER, packets)
         admitted = self._filter.admit(packets, peer)
@@ -190,6 +193,7 @@ class DataPath:
             self.capture(FROM_LOCAL, packets)
         counters = self.counters
         lookup = self._routes.lookup
+        self.lastActive = now
         batches: dict[bytes, list[bytes]] = {}
         refused: list[bytes] = []
         for packet in self._filter.noteOutbound(packets):
