@@ -257,6 +257,7 @@ class CompileTests(SynchronousTestCase):
             return ("c",)
 
         rules = compileRules([rule("cap:a"), rule("cap:b"), rule("cap:c")])
+        self.assertEqual([], rules.errors)
         self.assertTrue(rules.usesAttributes)
         self.assertTrue(rules.allowsPort(TCP, PEER, OWN, 80, attributes))
         self.assertTrue(rules.allowsHost(PEER, OWN, attributes))
