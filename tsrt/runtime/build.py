@@ -244,7 +244,6 @@ def _build(
         setRoutes=datapath.setRoutes,
         setAddresses=overlay.setAddresses,
         setRelays=engine.setRelayMap,
-        forgetPeer=lambda peer: None,
         publish=publish,
     )
 

@@ -44,7 +44,6 @@ class NetmapDispatcher:
         setRoutes: Callable[[RouteTable[bytes]], object],
         setAddresses: Callable[[list[bytes]], object],
         setRelays: Callable[[DERPMap], object],
-        forgetPeer: Callable[[bytes], object],
         publish: Callable[[NetworkMap, Changes], object],
     ) -> None:
         """
@@ -52,7 +51,6 @@ class NetmapDispatcher:
         @param setRoutes: takes the table from addresses to peers.
         @param setAddresses: takes this node's packed addresses.
         @param setRelays: takes the map of relay regions.
-        @param forgetPeer: told the raw key of each peer that is gone.
         @param publish: told, at the end, what users may want to know.
         """
         self._state = state
@@ -64,7 +62,6 @@ class NetmapDispatcher:
         self._setRoutes = setRoutes
         self._setAddresses = setAddresses
         self._setRelays = setRelays
-        self._forgetPeer = forgetPeer
         self._publish = publish
         self._rejectedBefore: tuple[str, ...] = ()
         self.names = NameTable(state.map)
@@ -109,7 +106,6 @@ class NetmapDispatcher:
         for key in (*changes.rekeyed, *(node.key.raw for node in changes.removed)):
             if netmap.peerByKey(key) is None:
                 self._tunnel.removePeer(key)
-                self._forgetPeer(key)
         for number in changes.upserted:
             node = netmap.peers.byID.get(number)
             if node is None:
