@@ -395,7 +395,7 @@ class MapState:
         """Set one attribute of several peers."""
         for number, value in values.items():
             wire = self._wireOf(number)
-            if wire is not None and getattr(wire, name) != value:
+            if wire is not None:
                 self._upsert(replace(wire, **{name: value}), changes, now)
 
     # -- afterwards -------------------------------------------------------------------

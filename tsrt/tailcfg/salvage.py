@@ -29,7 +29,6 @@ _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 _document = msgspec.json.Decoder(dict[str, Raw])
 _elements = msgspec.json.Decoder(list[Raw] | None)
-_entries = msgspec.json.Decoder(dict[str, Raw] | None)
 
 # Parts whose loss is a nuisance at most: what was known before stays.  Without
 # one of the others the response is not understood.
@@ -109,11 +108,8 @@ class _Salvage:
 
         @param decoder: reads a map of one such entry.
         """
-        entries = _entries.decode(raw)
-        if entries is None:
-            return raw
         kept = {}
-        for key, element in entries.items():
+        for key, element in _document.decode(raw).items():
             try:
                 decoder.decode(msgspec.json.encode({key: element}))
             except _UNREADABLE as error:
@@ -124,14 +120,11 @@ class _Salvage:
 
     def mendFilters(self, name: str, raw: Raw, decoder: _Decoder) -> Raw:
         """Named filters, each without the rules that are malformed."""
-        entries = _entries.decode(raw)
-        if entries is None:
-            return raw
         return Raw(
             msgspec.json.encode(
                 {
                     key: self.mendList(f"{name}[{key!r}]", rules, decoder)
-                    for key, rules in entries.items()
+                    for key, rules in _document.decode(raw).items()
                 }
             )
         )

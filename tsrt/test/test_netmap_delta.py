@@ -141,7 +141,12 @@ class SessionTests(Fixture):
         self.state.newPoll()
         self.apply(firstResponse(mapSessionHandle="abc", seq=1))
         self.apply(MapResponse(seq=7))
-        self.apply(MapResponse(domain="x"))
+        for response in (
+            MapResponse(domain="x"),
+            MapResponse(seq=0),
+            MapResponse(seq=-1),
+        ):
+            self.apply(response)
         self.assertEqual((self.state.sessionHandle, self.state.sequence), ("abc", 7))
 
     def test_resumed(self) -> None:
@@ -828,6 +833,7 @@ class KindsOfChangeTests(Fixture):
             ({"isJailed": True}, (True, False, False, True)),
             ({"isJailed": True, "key": nodeKey(21)}, (True, False, False, True)),
             ({"expired": True}, (True, False, False, True)),
+            ({}, (True, False, False, False)),
             ({"discoKey": "", "homeDERP": 0}, (True, False, False, False)),
         ):
             self.assertEqual(self.kinds(**fields), expected, fields)
