@@ -17,11 +17,11 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tsrt.control.httphead import ResponseHead, ResponseHeadParser
 from tsrt.control.tlsoptions import NotedTLS
 from tsrt.control.urls import ControlURL
 from tsrt.errors import ClockSkew, ControlError, ControlUnreachable, WireError
 from tsrt.interfaces import IStreamDialer
+from tsrt.wire.httphead import ResponseHead, ResponseHeadParser
 
 _log = Logger(namespace="tsrt.control")
 

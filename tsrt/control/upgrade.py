@@ -13,13 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tsrt.control.httphead import ResponseHead, ResponseHeadParser
 from tsrt.control.noiselayer import NoiseLayer
 from tsrt.control.reach import unreachable
 from tsrt.control.steps import NOISE, TLS, StepLog
 from tsrt.control.tlsoptions import NotedTLS
 from tsrt.crypto.noise import IKInitiator
 from tsrt.errors import UpgradeRefused, WireError
+from tsrt.wire.httphead import ResponseHead, ResponseHeadParser
 
 _log = Logger(namespace="tsrt.control")
 

@@ -12,11 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.control.backoff import Backoff, randomFraction
 from tsrt.control.eventual import EventualQueue
-from tsrt.control.httphead import ResponseHeadParser
 from tsrt.control.steps import DNS, KEY, TCP, StepLog, StepResult
 from tsrt.control.urls import isLocalHost, parseControlURL
 from tsrt.control.zstd import decompress, zstd
 from tsrt.errors import ConfigError, InsecureControlURL, WireError
+from tsrt.wire.httphead import ResponseHeadParser
 
 
 class URLTests(SynchronousTestCase):
