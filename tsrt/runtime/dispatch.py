@@ -83,20 +83,21 @@ class NetmapDispatcher:
     def refresh(self) -> None:
         """Notice nodes whose keys have expired since the last response."""
         changes = self._state.expire(self._wallclock())
-        if changes.peersChanged:
+        if changes.peersChanged or changes.selfChanged:
             self._tell(changes)
 
     def _tell(self, changes: Changes) -> None:
         netmap = self._state.map
         self._updateKeys(changes, netmap)
-        if changes.peersChanged or changes.selfChanged:
+        if changes.routesChanged or changes.selfChanged:
             self._updateRoutes(netmap)
-        if changes.filterChanged or changes.peersChanged:
+        if changes.filterChanged or changes.attributesChanged:
             self._filter.setRules(self._state.rules)
+        if changes.jailChanged or changes.routesChanged:
             self._filter.setJailed(p.key.raw for p in netmap.peers if p.isJailed)
         if changes.derpMapChanged:
             self._setRelays(netmap.derpMap)
-        if changes.peersChanged or changes.selfChanged or changes.dnsChanged:
+        if changes.namesChanged or changes.selfChanged or changes.dnsChanged:
             self.names = NameTable(netmap)
         self._logRejected(changes)
         self._publish(netmap, changes)
