@@ -195,6 +195,7 @@ class SalvageTests(SynchronousTestCase):
             b'"PacketFilters":[]',
             b'"Peers":{}',
             b'"DERPMap":[]',
+            b'"DERPMap":{"HomeParams":5}',
             b'"DERPMap":{"omitDefaultRegions":9,"Regions":{"1":{}}}',
             b'"KeepAlive":"yes"',
             b'"Debug":1',
