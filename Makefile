@@ -25,13 +25,13 @@ demo: $(BIN)/.installed
 	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
 test: $(BIN)/.installed
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -b -m twisted.trial --jobs 2 tsrt
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m twisted.trial --jobs 2 tsrt
 
 # Real Tailscale, Headscale, DERP and WireGuard programs, built from the Go
 # module proxy, and the tests that run against them.
 interop: $(BIN)/.installed interop-build
 	TSRT_INTEROP_BIN=$(INTEROP_BIN) TSRT_INTEROP_REQUIRED=1 \
-		$(BIN)/python -b -m twisted.trial tsrt.test.interop
+		$(BIN)/python -m twisted.trial tsrt.test.interop
 
 interop-build:
 	GO=$(GO) sh interop/build.sh $(INTEROP_BIN)

@@ -66,12 +66,17 @@ class HeadscaleTests(TrafficMixin, ScenarioTestCase):
             self.reactor, lambda: len(ours.peers()) == 1, "the other node is seen"
         )
         self.assertEqual(ours.peers()[0].name, "other.hs.test")
+        await other.stopService()
+        await eventually(
+            self.reactor,
+            lambda: ours.peers()[0].online is False,
+            "the other node is offline",
+        )
         [node] = [n for n in await self.headscale.nodes() if n["name"] == "other"]
         await self.headscale.command("nodes", "delete", "-i", str(node["id"]))
         await eventually(
             self.reactor, lambda: not ours.peers(), "the other node is gone"
         )
-        await other.stopService()
 
     def test_ephemeral(self) -> Any:
         """An ephemeral node is gone from the list within 3 s of its stop."""
