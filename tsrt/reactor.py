@@ -68,7 +68,7 @@ class TailnetReactor:
 
         @param interface: C{""} for IPv4 and IPv6, C{"v4"}, C{"v6"}, or one of
             the node's addresses.
-        @raise CannotListenError: the port is taken.
+        @raise CannotListenError: the port is taken, or the interface is none.
         """
         listening = TailnetPort(self._context, port, factory, backlog, interface)
         listening.startListening()
@@ -85,6 +85,10 @@ class TailnetReactor:
         """
         Connect to a tailnet name or address; waits, within the time-out, for
         the node to come up.
+
+        @param port: a number, or the name of a service.
+        @param bindAddress: own address, which may be empty, and port.
+        @raise ServiceNameUnknownError: there is no such service.
         """
         connector = TailnetConnector(
             self._context, host, port, factory, timeout, bindAddress
@@ -103,7 +107,7 @@ class TailnetReactor:
         interface: str = "",
     ) -> IListeningPort:
         """Listen for TLS connections on a tailnet port."""
-        wrapped = TLSMemoryBIOFactory(contextFactory, False, factory)
+        wrapped = TLSMemoryBIOFactory(contextFactory, False, factory, self._clock)
         return self.listenTCP(port, cast(ServerFactory, wrapped), backlog, interface)
 
     def connectSSL(  # type: ignore[override]  # factories became generic only lately
@@ -116,7 +120,7 @@ class TailnetReactor:
         bindAddress: tuple[str, int] | None = None,
     ) -> IConnector:
         """Connect to a tailnet port and talk TLS."""
-        wrapped = TLSMemoryBIOFactory(contextFactory, True, factory)
+        wrapped = TLSMemoryBIOFactory(contextFactory, True, factory, self._clock)
         return self.connectTCP(
             host, port, cast(ClientFactory, wrapped), timeout, bindAddress
         )
@@ -135,7 +139,9 @@ class TailnetReactor:
 
         @param interface: C{""}, C{"0.0.0.0"} (IPv4 only), C{"::"} (both), or
             one of the node's addresses.
+        @param maxPacketSize: what is longer is cut.
         @raise CannotListenError: the port is taken.
+        @raise InvalidAddressError: the interface is none.
         """
         bound = TailnetUDPPort(self._context, port, protocol, interface, maxPacketSize)
         bound.startListening()

@@ -201,6 +201,12 @@ class TCPFlow:
         return len(self._tcb.sender.buffer)
 
     @property
+    def sendWindow(self) -> int:
+        """Bytes that path and peer would take at a time, acknowledged or not."""
+        sender = self._tcb.sender
+        return int(min(sender.congestion.window, sender.window.size))
+
+    @property
     def writeLowWater(self) -> int:
         """
         The mark WRITABLE is set when L{queued} falls to this many bytes.

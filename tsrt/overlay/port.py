@@ -10,6 +10,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
+from twisted.python.log import callWithContext
+from twisted.python.reflect import qual
 from zope.interface import implementer
 
 from tsrt.errors import NoFreePort, PortInUse
@@ -48,6 +50,7 @@ class TailnetPort:
         self._backlog = backlog
         self._interface = interface
         self._listener: Listener | None = None
+        self._stopping: Deferred[None] = succeed(None)
 
     def __repr__(self) -> str:
         state = f"port {self._listener.port}" if self._listener else "not listening"
@@ -72,9 +75,13 @@ class TailnetPort:
             raise CannotListenError(
                 self._interface, self._wanted, OSError(str(error))
             ) from None
+        try:
+            self._factory.doStart()
+        except BaseException:
+            listener.close(self._context.now())
+            raise
         self._listener = listener
         listener.owner = self
-        self._factory.doStart()
         _log.info(
             "{factory} listens on tailnet port {port}",
             factory=type(self._factory).__name__,
@@ -83,6 +90,9 @@ class TailnetPort:
 
     def stackReady(self) -> None:
         """Connections are waiting to be accepted."""
+        callWithContext({"system": qual(type(self._factory))}, self._acceptAll)
+
+    def _acceptAll(self) -> None:
         while self._listener is not None:
             flow = self._listener.accept()
             if flow is None:
@@ -99,26 +109,40 @@ class TailnetPort:
                 factory=self._factory,
                 peer=peer,
             )
-            protocol = None
-        if protocol is None:
             flow.abort()
             self._context.flush()
             return
-        TailnetTCPTransport(self._context, flow, isClient=False).attach(protocol)
+        if protocol is None:
+            flow.release(self._context.now())
+            self._context.flush()
+        else:
+            TailnetTCPTransport(self._context, flow, isClient=False).attach(protocol)
 
     def stopListening(self) -> Deferred[None]:
-        """Give the port back; connections that were accepted go on."""
+        """
+        Give the port back; connections that were accepted go on.
+
+        The port is free at once.  The factory hears of it in the next turn,
+        and then the Deferred fires.
+        """
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.owner = None
             listener.close(self._context.now())
             self._context.flush()
             _log.info("tailnet port {port} closed", port=listener.port)
-            try:
-                self._factory.doStop()
-            except Exception:
-                _log.failure("{factory!r} raised in stop", factory=self._factory)
-        return succeed(None)
+            self._stopping = Deferred()
+            self._context.reactor.callLater(0, self._stopped, self._stopping)
+        done: Deferred[None] = Deferred()
+        self._stopping.chainDeferred(done)
+        return done
+
+    def _stopped(self, stopping: Deferred[None]) -> None:
+        try:
+            self._factory.doStop()
+        except Exception:
+            _log.failure("{factory!r} raised in stop", factory=self._factory)
+        stopping.callback(None)
 
     # Older callers, such as twisted.application, use this name.
     loseConnection = stopListening

@@ -9,8 +9,8 @@ from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IOpenSSLContextFactory,
     IOpenSSLServerConnectionCreator,
-    IPullProducer,
-    IPushProducer,
+    IProducer,
+    IReactorTime,
     ISSLTransport,
 )
 from twisted.internet.protocol import Factory
@@ -54,9 +54,7 @@ class BelowTLS:
         """Close after the sealed bytes."""
         self._transport.rawLoseConnection()
 
-    def registerProducer(
-        self, producer: IPushProducer | IPullProducer, streaming: bool
-    ) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """Let the flow's window pace the TLS layer."""
         self._transport.rawRegisterProducer(producer, streaming)
 
@@ -66,7 +64,10 @@ class BelowTLS:
 
 
 def startTLS(
-    transport: TailnetTCPTransport, contextFactory: ContextFactory, isClient: bool
+    transport: TailnetTCPTransport,
+    contextFactory: ContextFactory,
+    isClient: bool,
+    clock: IReactorTime,
 ) -> None:
     """
     Put a TLS layer between C{transport} and its protocol.
@@ -74,11 +75,12 @@ def startTLS(
     @param contextFactory: an C{IOpenSSLClientConnectionCreator}, an
         C{IOpenSSLServerConnectionCreator} or a context factory.
     @param isClient: which side of the handshake this is.
+    @param clock: where the layer waits for the end of a turn.
     """
     producer, streaming = transport.producer, transport.streamingProducer
     if producer is not None:
         transport.unregisterProducer()
-    factory = TLSMemoryBIOFactory(contextFactory, isClient, Factory())
+    factory = TLSMemoryBIOFactory(contextFactory, isClient, Factory(), clock)
     assert transport.protocol is not None
     layer = factory.protocol(factory, transport.protocol, False)
     transport.protocol = layer

@@ -5,6 +5,9 @@ The transport meets L{ITCPTransport} in full and L{ITLSTransport}.  Data is
 pulled from the flow only while the protocol wants it, so that a paused
 protocol closes the TCP window of its peer; and what is written and not yet
 acknowledged pauses the producer, so that a slow peer pauses the writer.
+
+All that happens to a protocol happens in a turn of the transport, never inside
+of a call that the protocol makes.
 """
 
 from __future__ import annotations
@@ -13,27 +16,27 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import (
-    ConnectionAborted,
-    ConnectionDone,
-    ConnectionLost,
-)
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
+    IConsumer,
+    IDelayedCall,
     IHalfCloseableProtocol,
     ILoggingContext,
+    IProducer,
     IProtocol,
-    IPullProducer,
     IPushProducer,
     ITCPTransport,
     ITLSTransport,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.log import callWithContext
 from zope.interface import implementer
 
 from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.tcpstate import CloseReason
 from tsrt.overlay.context import OverlayContext, twistedAddress
+from tsrt.overlay.feed import Feed
 
 if TYPE_CHECKING:
     from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -42,11 +45,8 @@ if TYPE_CHECKING:
 
 _log = Logger(namespace="tsrt.overlay")
 
-HIGH_WATER = 256 * 1024
-"""Bytes written and not acknowledged at which a producer is paused."""
-
-LOW_WATER = 64 * 1024
-"""Bytes written and not acknowledged at which it may go on."""
+READ_SIZE = 128 * 1024
+"""Most bytes that a protocol is given at a time."""
 
 # What Linux takes for the keep-alive of a socket that just asks for one.
 KEEP_ALIVE_IDLE = 7200.0
@@ -54,18 +54,17 @@ KEEP_ALIVE_INTERVAL = 75.0
 KEEP_ALIVE_COUNT = 9
 
 
-@implementer(ITCPTransport, ITLSTransport, ILoggingContext)
+@implementer(ITCPTransport, ITLSTransport, IConsumer, IPushProducer, ILoggingContext)
 class TailnetTCPTransport:
     """
     One established connection, on either side.
 
     @ivar protocol: who gets the data; replaced by a TLS layer on startTLS.
+    @ivar connected: whether the protocol still has to be told of the end.
+    @ivar disconnecting: whether the connection closes once all is flushed.
     """
 
     TLS = False
-    disconnecting = False
-    producer: IPushProducer | IPullProducer | None = None
-    streamingProducer = False
 
     def __init__(
         self,
@@ -84,20 +83,27 @@ class TailnetTCPTransport:
         self._flow = flow
         self._isClient = isClient
         self._onLost = onLost
+        self._feed = Feed(flow)
         self.protocol: IProtocol | None = None
         self.connected = False
+        self.disconnecting = False
+        self._logPrefix = "-"
+        self._inTurn = False
+        self._wake: IDelayedCall | None = None
+        # Why the connection ends at the end of this turn, or in the next one.
+        self._ending: Failure | None = None
         self._readPaused = False
-        self._producerPaused = False
+        self._readEnded = False
         self._writeEnding = False
         self._writeEnded = False
-        self._eofSeen = False
-        self._delivering = False
         self._keepAlive = False
-        self._noDelay = False
         self._peer = twistedAddress("TCP", flow.remoteAddress, flow.remotePort)
         self._host = twistedAddress("TCP", flow.localAddress, flow.localPort)
         flow.owner = self
-        flow.writeLowWater = LOW_WATER
+        # Writes of one turn leave together, so that gathering them longer
+        # only adds delay.
+        self._noDelay = True
+        flow.setNoDelay(True)
 
     def __repr__(self) -> str:
         state = "connected" if self.connected else "not connected"
@@ -109,82 +115,45 @@ class TailnetTCPTransport:
         """Connect the protocol and give it what has already arrived."""
         self.protocol = protocol
         self.connected = True
-        if self._guarded(protocol.makeConnection, self):
-            self.stackReady()
+        if ILoggingContext.providedBy(protocol):
+            name = protocol.logPrefix()
+        else:
+            name = type(protocol).__name__
+        if self._isClient:
+            self._logPrefix = f"{name},client"
+        else:
+            self._logPrefix = f"{name},{self._peer.port},{self._peer.host}"
+        callWithContext({"system": self._logPrefix}, self._turn, protocol)
 
     def stackReady(self) -> None:
         """The flow has news: data, room to write, or its end."""
-        if not self.connected or self._delivering:
-            return
-        self._deliver()
-        if self.connected:
-            self._afterWriting()
-        if self.connected and self._flow.closeReason is not None:
-            self._lost(_failureFor(self._flow.closeReason))
+        if self.connected and not self._inTurn:
+            callWithContext({"system": self._logPrefix}, self._turn)
 
-    def _deliver(self) -> None:
-        """Hand on what has arrived, for as long as it is wanted."""
-        flow = self._flow
-        self._delivering = True
+    def _turn(self, newcomer: IProtocol | None = None) -> None:
+        """
+        Bring flow and protocol together, once.
+
+        @param newcomer: the protocol, if it is not connected yet.
+        """
+        self._inTurn = True
         try:
-            while flow.readable and not self._readPaused and self.connected:
-                data = flow.read()
-                if self.disconnecting:
-                    continue  # nobody wants it; reading keeps the window open
-                assert self.protocol is not None
-                if not self._guarded(self.protocol.dataReceived, data):
-                    return
+            if newcomer is None or self._call(newcomer.makeConnection, self):
+                self._deliver()
+            if self._ending is None:
+                self._supply()
+            if self._ending is None:
+                self._ending = self._endOfFlow()
         finally:
-            self._delivering = False
-        if flow.eof and not self._eofSeen and not self._readPaused and self.connected:
-            self._eofSeen = True
-            self._readSideEnded()
+            self._inTurn = False
+        if self._ending is not None:
+            self._lost(self._ending)
 
-    def _readSideEnded(self) -> None:
-        """The peer has sent all it will send."""
-        if self.disconnecting:
-            return
-        halfCloseable = IHalfCloseableProtocol(self.protocol, None)
-        if halfCloseable is not None:
-            self._guarded(halfCloseable.readConnectionLost)
-            return
-        # What was written before still goes out: the stack sends it, and the
-        # end after it, without us.
-        self._flow.shutdownWrite()
-        self._context.flush()
-        self._lost(Failure(ConnectionDone()))
-
-    def _lost(self, reason: Failure) -> None:
-        """Tell everybody, once, that the connection is over."""
-        if not self.connected:
-            return
-        self.connected = False
-        self.disconnecting = False
-        self._flow.owner = None
-        self._flow.release(self._context.now())
-        self._context.flush()
-        producer, self.producer = self.producer, None
-        if producer is not None:
-            self._run(producer.stopProducing)
-        protocol, self.protocol = self.protocol, None
-        if protocol is not None:
-            self._run(protocol.connectionLost, reason)
-        if self._onLost is not None:
-            onLost, self._onLost = self._onLost, None
-            onLost(reason)
-
-    def _run(self, call: Callable[..., object], *args: object) -> None:
-        """Call user code whose errors change nothing any more."""
-        try:
-            call(*args)
-        except Exception:
-            _log.failure("Error in {call!r} of a closed connection", call=call)
-
-    def _guarded(self, call: Callable[..., object], *args: object) -> bool:
+    def _call(self, call: Callable[..., object], *args: object) -> bool:
         """
         Call user code; an error in it ends this connection and no more.
 
-        @return: whether the call went well and the connection is still there.
+        @return: whether the connection goes on.
         """
         try:
             call(*args)
@@ -195,62 +164,58 @@ class TailnetTCPTransport:
                 failure=failure,
                 transport=self,
             )
-            self._flow.abort()
-            self._context.flush()
-            self._lost(failure)
-            return False
-        return self.connected
+            # An abort does not hide the mistake.
+            self._ending = failure
+        return self._ending is None
 
-    # -- writing ------------------------------------------------------------------
+    def _deliver(self) -> None:
+        """Hand on what has arrived, for as long as it is wanted."""
+        flow = self._flow
+        while flow.readable:
+            if self.disconnecting:
+                # Nobody wants it; but a reset because of it might cost the
+                # peer what it has not read of ours.
+                flow.read()
+                break
+            if self._readPaused:
+                return
+            # Not None: it is only without a protocol that it is disconnecting.
+            receiver = cast(IProtocol, self.protocol)
+            if not self._call(receiver.dataReceived, flow.read(READ_SIZE)):
+                return
+        if flow.eof and not self._readEnded and not self._readPaused:
+            self._readEnded = True
+            if not self.disconnecting:
+                self._readSideEnded()
 
-    def write(self, data: bytes) -> None:
-        """Send C{data}, some time."""
-        if isinstance(data, str):
-            raise TypeError("Data must not be str")
-        if self.TLS:
-            if self.connected:
-                self._tls().write(data)
+    def _readSideEnded(self) -> None:
+        """The peer has sent all it will send."""
+        halfCloseable = IHalfCloseableProtocol(self.protocol, None)
+        if halfCloseable is not None:
+            self._call(halfCloseable.readConnectionLost)
+        else:
+            # What was written before still goes out: the stack sends it, and
+            # the end after it, without us.
+            self._ending = Failure(ConnectionDone())
+
+    def _supply(self) -> None:
+        """Let the producer fill the room there is, or end what is to end."""
+        flow = self._flow
+        if flow.closeReason is not None:
             return
-        self.rawWrite(data)
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send several pieces of data, in order."""
-        self.write(b"".join(iovec))
-
-    def rawWrite(self, data: bytes) -> None:
-        """Send bytes below a TLS layer, if there is one."""
-        if not self.connected or self._writeEnded or not data:
+        if self._feed.producer is not None and not self._call(self._feed.room):
             return
-        self._flow.write(data)
-        if (
-            self.producer is not None
-            and self.streamingProducer
-            and not self._producerPaused
-            and self._flow.queued > HIGH_WATER
-        ):
-            self._producerPaused = True
-            cast(IPushProducer, self.producer).pauseProducing()
-        self._context.flush()
-
-    def _afterWriting(self) -> None:
-        """There may be room to write, or all has been written."""
-        queued = self._flow.queued
-        if self.producer is not None:
-            if queued <= LOW_WATER and (
-                not self.streamingProducer or self._producerPaused
-            ):
-                self._producerPaused = False
-                self._guarded(self.producer.resumeProducing)
+        if self._feed.producer is not None:
             return
         if self.disconnecting:
             self._endWriting()
-            if queued == 0:
-                self._lost(Failure(ConnectionDone()))
+            if not flow.queued:
+                self._ending = Failure(ConnectionDone())
         elif self._writeEnding and not self._writeEnded:
             self._endWriting()
             halfCloseable = IHalfCloseableProtocol(self.protocol, None)
             if halfCloseable is not None:
-                self._guarded(halfCloseable.writeConnectionLost)
+                self._call(halfCloseable.writeConnectionLost)
 
     def _endWriting(self) -> None:
         """Let a FIN follow the last byte."""
@@ -258,58 +223,141 @@ class TailnetTCPTransport:
             self._writeEnded = True
             self._flow.shutdownWrite()
             self._context.flush()
+        # Give notice when the very last byte has arrived.
+        self._flow.writeLowWater = 0
+
+    def _endOfFlow(self) -> Failure | None:
+        """Why the flow is over; L{None} while it is not, or is still read."""
+        reason = self._flow.closeReason
+        if reason is None:
+            return None
+        if reason is CloseReason.DONE:
+            if self._readPaused and not self._readEnded and not self.disconnecting:
+                return None
+            return Failure(ConnectionDone())
+        return Failure(ConnectionLost(_LOSSES[reason]))
+
+    def _lost(self, reason: Failure) -> None:
+        """Tell everybody, once, that the connection is over."""
+        self.connected = False
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        self._flow.owner = None
+        self._flow.release(self._context.now())
+        self._context.flush()
+        self._call(self._feed.stop)
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None:
+            self._call(protocol.connectionLost, reason)
+        onLost, self._onLost = self._onLost, None
+        if onLost is not None:
+            self._call(onLost, reason)
+        # It may hold frames of the protocol.
+        self._ending = None
+
+    def _soon(self) -> None:
+        """Have a turn when the caller, who may be the protocol, is done."""
+        if self._wake is None:
+            self._wake = self._context.reactor.callLater(0, self._woken)
+
+    def _woken(self) -> None:
+        self._wake = None
+        self.stackReady()
+
+    # -- writing ------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send C{data}, some time; after the end it is dropped."""
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError("Data must be bytes")
+        if not self.TLS:
+            self.rawWrite(data)
+        elif self.connected:
+            self._tls().write(data)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send several pieces of data, in order."""
+        try:
+            data = b"".join(iovec)
+        except TypeError:
+            raise TypeError("Data must be bytes") from None
+        self.write(data)
+
+    def rawWrite(self, data: bytes) -> None:
+        """Send bytes below a TLS layer, if there is one."""
+        if not self.connected or self._writeEnded or self._ending is not None:
+            return
+        self._flow.write(data)
+        self._context.flush()
+        try:
+            if self._feed.written():
+                self._soon()
+        except Exception:
+            # It is the producer's mistake, and not that of whoever writes.
+            failure = Failure()
+            _log.failure("{producer!r} failed", failure, producer=self.producer)
+            self._ending = failure
+            self._soon()
 
     # -- closing --------------------------------------------------------------------
 
     def loseConnection(self) -> None:
-        """Close once everything written has reached the peer."""
-        if self.TLS:
-            if self.connected and not self.disconnecting:
-                self._tls().loseConnection()
-            return
-        self.rawLoseConnection()
+        """
+        Close once everything written has reached the peer.
+
+        A registered producer may go on writing until it unregisters.
+        """
+        if not self.TLS:
+            self.rawLoseConnection()
+        elif self.connected and not self.disconnecting:
+            self._tls().loseConnection()
 
     def rawLoseConnection(self) -> None:
         """Close below a TLS layer, if there is one."""
-        if not self.connected or self.disconnecting:
-            return
-        self.disconnecting = True
-        self._readPaused = False
-        self._soon()
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            self._readPaused = False
+            self._soon()
 
     def loseWriteConnection(self) -> None:
-        """Close the sending side; go on receiving."""
+        """
+        Close the sending side, once everything is sent; go on receiving.
+
+        TLS cannot be left half-open, so under startTLS it is closed.
+        """
+        if not self.connected:
+            return
         if self.TLS:
             self._tls().loseConnection()
-            return
-        if self.connected and not self._writeEnding:
+        elif not self._writeEnding:
             self._writeEnding = True
             self._soon()
 
     def abortConnection(self) -> None:
         """Close now; what was not yet sent is lost and the peer gets a RST."""
-        if not self.connected:
-            return
-        self._flow.abort()
-        self._context.flush()
-        self.disconnecting = True
-        self._context.reactor.callLater(0, self._lost, Failure(ConnectionAborted()))
-
-    def _soon(self) -> None:
-        """Look at the flow in a later turn, outside of the caller's stack."""
-        self._context.reactor.callLater(0, self.stackReady)
+        if self.connected and self._ending is None:
+            self._ending = Failure(ConnectionAborted())
+            self._flow.abort()
+            self._context.flush()
+            self._soon()
 
     # -- producing, to the protocol ---------------------------------------------------
 
     def pauseProducing(self) -> None:
         """Deliver nothing; the peer's window closes as the buffer fills."""
-        self._readPaused = True
+        if not self.disconnecting:
+            self._readPaused = True
 
     def resumeProducing(self) -> None:
         """Deliver again."""
-        if self._readPaused and self.connected and not self.disconnecting:
+        if self._readPaused and self.connected:
             self._readPaused = False
             self._soon()
+
+    # Names that Twisted's own transports have besides, and programs use.
+    stopReading = pauseProducing
+    startReading = resumeProducing
 
     def stopProducing(self) -> None:
         """Nobody wants more data: close."""
@@ -317,46 +365,51 @@ class TailnetTCPTransport:
 
     # -- consuming, from a producer -----------------------------------------------------
 
-    def registerProducer(
-        self, producer: IPushProducer | IPullProducer, streaming: bool
-    ) -> None:
-        """Take data from C{producer}, as fast as the peer reads it."""
-        if self.TLS:
-            self._tls().registerProducer(producer, streaming)
-            return
-        self.rawRegisterProducer(producer, streaming)
+    @property
+    def producer(self) -> IProducer | None:
+        """Who is registered as producer below a TLS layer."""
+        return self._feed.producer
 
-    def rawRegisterProducer(
-        self, producer: IPushProducer | IPullProducer, streaming: bool
-    ) -> None:
+    @property
+    def streamingProducer(self) -> bool:
+        """Whether that one has to be paused, rather than asked."""
+        return self._feed.streaming
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """
+        Take data from C{producer}, as fast as the peer reads it.
+
+        @raise RuntimeError: there is a producer already.
+        """
+        if self.TLS and self.connected:
+            self._tls().registerProducer(producer, streaming)
+        else:
+            self.rawRegisterProducer(producer, streaming)
+
+    def rawRegisterProducer(self, producer: IProducer, streaming: bool) -> None:
         """Register below a TLS layer, if there is one."""
-        if self.producer is not None:
-            raise RuntimeError(
-                f"Cannot register producer {producer} while producer "
-                f"{self.producer} is still registered."
-            )
         if not self.connected:
             producer.stopProducing()
-            return
-        self.producer = producer
-        self.streamingProducer = streaming
-        self._producerPaused = False
-        if not streaming:
-            producer.resumeProducing()
+        elif self._feed.register(producer, streaming):
+            self._soon()
 
     def unregisterProducer(self) -> None:
         """Stop taking data; a close that waited for this goes on."""
-        if self.TLS:
-            if self.protocol is not None:
-                self._tls().unregisterProducer()
-            return
-        self.rawUnregisterProducer()
+        if self.TLS and self.connected:
+            self._tls().unregisterProducer()
+        else:
+            self.rawUnregisterProducer()
 
     def rawUnregisterProducer(self) -> None:
         """Unregister below a TLS layer, if there is one."""
-        self.producer = None
+        self._feed.unregister()
         if self.connected and (self.disconnecting or self._writeEnding):
             self._soon()
+
+    def stopConsuming(self) -> None:
+        """The producer has come to its end: close."""
+        self.unregisterProducer()
+        self.loseConnection()
 
     # -- addresses and options ------------------------------------------------------------
 
@@ -369,7 +422,7 @@ class TailnetTCPTransport:
         return self._host
 
     def getTcpNoDelay(self) -> bool:
-        """Whether small writes leave at once (Nagle's algorithm is off)."""
+        """Whether small writes leave at once, as they do unless told otherwise."""
         return self._noDelay
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -382,25 +435,29 @@ class TailnetTCPTransport:
         """Whether an idle connection is probed."""
         return self._keepAlive
 
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        """Probe an idle connection (RFC 9293, 3.8.4)."""
+    def setTcpKeepAlive(
+        self,
+        enabled: bool,
+        idle: float = KEEP_ALIVE_IDLE,
+        interval: float = KEEP_ALIVE_INTERVAL,
+        count: int = KEEP_ALIVE_COUNT,
+    ) -> None:
+        """
+        Probe an idle connection (RFC 9293, 3.8.4).
+
+        @param idle: seconds of silence before the first probe.
+        @param interval: seconds between probes.
+        @param count: unanswered probes that end the connection.
+        """
         self._keepAlive = bool(enabled)
         self._flow.setKeepAlive(
-            KEEP_ALIVE_IDLE if enabled else None,
-            KEEP_ALIVE_INTERVAL,
-            KEEP_ALIVE_COUNT,
-            now=self._context.now(),
+            idle if enabled else None, interval, count, now=self._context.now()
         )
         self._context.flush()
 
     def logPrefix(self) -> str:
         """How log lines call this connection."""
-        protocol = self.protocol
-        if ILoggingContext.providedBy(protocol):
-            name = protocol.logPrefix()
-        else:
-            name = type(protocol).__name__
-        return f"{name},{'client' if self._isClient else 'server'}"
+        return self._logPrefix
 
     # -- TLS ----------------------------------------------------------------------------
 
@@ -412,23 +469,18 @@ class TailnetTCPTransport:
         """
         from tsrt.overlay.starttls import startTLS
 
-        startTLS(self, tlsContextFactory, self._isClient == bool(normal))
+        clock = self._context.reactor
+        startTLS(self, tlsContextFactory, self._isClient == bool(normal), clock)
 
     def _tls(self) -> TLSMemoryBIOProtocol:
         """The TLS layer that startTLS made the protocol."""
         return cast("TLSMemoryBIOProtocol", self.protocol)
 
 
-def _failureFor(reason: CloseReason) -> Failure:
-    """What Twisted's own transport would say of this end."""
-    if reason is CloseReason.DONE:
-        return Failure(ConnectionDone())
-    if reason is CloseReason.ABORTED:
-        return Failure(ConnectionAborted())
-    texts = {
-        CloseReason.RESET: "the peer reset the connection",
-        CloseReason.TIMEOUT: "the peer did not answer in time",
-        CloseReason.UNREACHABLE: "the peer became unreachable",
-        CloseReason.REFUSED: "the peer refused the connection",
-    }
-    return Failure(ConnectionLost(texts[reason]))
+_LOSSES = {
+    CloseReason.RESET: "the peer reset the connection",
+    CloseReason.TIMEOUT: "the peer did not answer in time",
+    CloseReason.UNREACHABLE: "the peer became unreachable",
+    CloseReason.REFUSED: "the peer refused the connection",
+    CloseReason.ABORTED: "this node lost the address of the connection",
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import (
@@ -9,17 +11,20 @@ from twisted.internet.error import (
     InvalidAddressError,
     MessageLengthError,
 )
-from twisted.internet.interfaces import IListeningPort, IUDPTransport
-from twisted.internet.protocol import (
-    AbstractDatagramProtocol,
-    ConnectedDatagramProtocol,
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    ILoggingContext,
+    IUDPTransport,
 )
+from twisted.internet.protocol import AbstractDatagramProtocol
 from twisted.logger import Logger
+from twisted.python.log import callWithContext
 from zope.interface import implementer
 
 from tsrt.addresses import formatAddress, parseAddress
 from tsrt.errors import NoFreePort, PortInUse, WireError
-from tsrt.netstack.datagrams import DatagramFailure, UDPBinding
+from tsrt.netstack.datagrams import DatagramFailure, DatagramTooLong, UDPBinding
 from tsrt.overlay.context import OverlayContext, packedInterface, twistedAddress
 from tsrt.overlay.port import hostAddress
 
@@ -29,7 +34,7 @@ _log = Logger(namespace="tsrt.overlay")
 _AT_ONCE = 256
 
 
-@implementer(IListeningPort, IUDPTransport)
+@implementer(IListeningPort, IUDPTransport, ILoggingContext)
 class TailnetUDPPort:
     """
     Sends and receives datagrams on the tailnet.
@@ -56,54 +61,79 @@ class TailnetUDPPort:
         self._maxPacketSize = maxPacketSize
         self._binding: UDPBinding | None = None
         self._connectedTo: tuple[bytes, int] | None = None
+        self._wake: IDelayedCall | None = None
+        self._stopping: Deferred[None] = succeed(None)
 
     def __repr__(self) -> str:
         state = f"port {self._binding.port}" if self._binding else "not bound"
         return f"<TailnetUDPPort of {type(self.protocol).__name__}, {state}>"
 
+    def logPrefix(self) -> str:
+        """How log lines call this port."""
+        if ILoggingContext.providedBy(self.protocol):
+            return f"{self.protocol.logPrefix()} (UDP)"
+        return f"{type(self.protocol).__name__} (UDP)"
+
     def startListening(self) -> None:
         """
         Take the port and start the protocol.
 
-        @raise CannotListenError: it is taken, or the interface is none.
+        @raise CannotListenError: it is taken.
+        @raise InvalidAddressError: the interface is none.
         """
         if self._binding is not None:
             raise CannotListenError(self._interface, self._wanted, "already listening")
         try:
-            self._binding = self._context.stack.bindUDP(
-                self._wanted, address=packedInterface(self._interface)
-            )
+            scope = packedInterface(self._interface)
+        except ValueError as error:
+            raise InvalidAddressError(self._interface, str(error)) from None
+        try:
+            binding = self._context.stack.bindUDP(self._wanted, address=scope)
         except (PortInUse, NoFreePort, ValueError) as error:
             raise CannotListenError(
                 self._interface, self._wanted, OSError(str(error))
             ) from None
-        self._binding.owner = self
-        self.protocol.makeConnection(self)
+        self._binding = binding
+        binding.owner = self
+        try:
+            self.protocol.makeConnection(self)
+        except BaseException:
+            self._binding = None
+            binding.close()
+            raise
 
     def stackReady(self) -> None:
         """Datagrams, or errors about datagrams that we sent, are waiting."""
-        binding = self._binding
+        callWithContext({"system": self.logPrefix()}, self._takeAll)
+
+    def _takeAll(self) -> None:
         for _ in range(_AT_ONCE):
-            if binding is None or binding is not self._binding:
+            if self._binding is None:
                 return
-            received = binding.receive()
+            received = self._binding.receive()
             if received is None:
                 break
-            data, address, port = received[0], received[1], received[2]
-            self._hand(data[: self._maxPacketSize], address, port)
+            self._call(
+                self.protocol.datagramReceived,
+                received.data[: self._maxPacketSize],
+                (formatAddress(received.address), received.port),
+            )
         else:
-            self._context.reactor.callLater(0, self.stackReady)
-        if binding is not None and binding is self._binding and binding.errors:
-            self._handErrors(binding)
+            # Others get a turn; the stack gives no notice of old datagrams.
+            if self._wake is None:
+                self._wake = self._context.reactor.callLater(0, self._woken)
+        if self._binding is not None and self._binding.errors:
+            self._handErrors(self._binding)
 
-    def _hand(self, data: bytes, address: bytes, port: int) -> None:
+    def _woken(self) -> None:
+        self._wake = None
+        if self._binding is not None:
+            self.stackReady()
+
+    def _call(self, call: Callable[..., object], *args: object) -> None:
+        """Call the protocol; an error in it costs one datagram."""
         try:
-            if self._connectedTo is not None and isinstance(
-                self.protocol, ConnectedDatagramProtocol
-            ):
-                self.protocol.datagramReceived(data)
-            else:
-                self.protocol.datagramReceived(data, (formatAddress(address), port))
+            call(*args)
         except Exception:
             _log.failure("Unhandled error in {port!r}", port=self)
 
@@ -117,10 +147,7 @@ class TailnetUDPPort:
         for error in errors:
             if error.failure is not DatagramFailure.PORT_UNREACHABLE:
                 continue
-            try:
-                refused()
-            except Exception:
-                _log.failure("Unhandled error in {port!r}", port=self)
+            self._call(refused)
 
     # -- IUDPTransport ------------------------------------------------------------
 
@@ -128,52 +155,93 @@ class TailnetUDPPort:
         """
         Send one datagram; it may be empty.
 
-        @param addr: literal address and port; not given on a connected port.
-        @raise InvalidAddressError: the host is a name.
+        Until the node has an address, and after the port was given back,
+        nothing is sent.
+
+        @param addr: literal address and port; not needed on a connected port.
+        @raise InvalidAddressError: the host is a name, or an address of a
+            family that the port has not.
+        @raise MessageLengthError: it is longer than 65,507 bytes.
+        @raise ValueError: C{addr} is missing, or not who the port is
+            connected to.
         """
+        if addr is None:
+            if self._connectedTo is None:
+                raise ValueError("an unconnected port needs an address to write to")
+            remote = self._connectedTo
+        else:
+            remote = self._packed(addr[0]), addr[1]
+            if self._connectedTo not in (None, remote):
+                raise ValueError("a connected port writes to its peer only")
         if self._binding is None:
             return
-        if self._connectedTo is not None:
-            address, port = self._connectedTo
-        else:
-            if addr is None:
-                raise ValueError("an unconnected port needs an address to write to")
-            address, port = self._packed(addr[0]), addr[1]
         try:
-            self._binding.send(packet, address, port, self._context.now())
-        except WireError as error:
+            self._binding.send(packet, *remote, self._context.now())
+        except DatagramTooLong as error:
             raise MessageLengthError(str(error)) from None
         self._context.flush()
 
+    def writeSequence(
+        self, seq: Iterable[bytes], addr: tuple[str, int] | None = None
+    ) -> None:
+        """Send one datagram that is given in pieces."""
+        self.write(b"".join(seq), addr)
+
     def connect(self, host: str, port: int) -> None:
-        """Exchange datagrams with this peer only."""
+        """
+        Exchange datagrams with this peer only.
+
+        @raise InvalidAddressError: the host is a name.
+        @raise RuntimeError: there is a peer already.
+        @raise ValueError: the port is none.
+        """
         if self._connectedTo is not None:
             raise RuntimeError(
                 "already connected, reconnecting is not currently supported"
             )
-        self._connectedTo = (self._packed(host), port)
+        remote = self._packed(host), port
         if self._binding is not None:
-            self._binding.connect(*self._connectedTo)
+            self._binding.connect(*remote)
+        self._connectedTo = remote
 
     def _packed(self, host: str) -> bytes:
         try:
-            return parseAddress(host)
+            address = parseAddress(host)
         except WireError:
             raise InvalidAddressError(
-                host, "write() only accepts IP addresses, not hostnames"
+                host, "only IP addresses are accepted here, not names"
             ) from None
+        scope = packedInterface(self._interface)
+        family = 4 if len(address) == 4 else 6
+        if isinstance(scope, bytes):
+            scope = 4 if len(scope) == 4 else 6
+        if scope not in (None, family):
+            raise InvalidAddressError(host, "the port is not bound to that family")
+        return address
 
     def stopListening(self) -> Deferred[None]:
-        """Give the port back and stop the protocol."""
+        """
+        Give the port back.
+
+        The port is free at once.  The protocol is stopped in the next turn,
+        and then the Deferred fires.
+        """
         binding, self._binding = self._binding, None
         if binding is not None:
             binding.owner = None
             binding.close()
-            try:
-                self.protocol.doStop()
-            except Exception:
-                _log.failure("Unhandled error in stopping {port!r}", port=self)
-        return succeed(None)
+            if self._wake is not None:
+                self._wake.cancel()
+                self._wake = None
+            self._stopping = Deferred()
+            self._context.reactor.callLater(0, self._stopped, self._stopping)
+        done: Deferred[None] = Deferred()
+        self._stopping.chainDeferred(done)
+        return done
+
+    def _stopped(self, stopping: Deferred[None]) -> None:
+        self._call(self.protocol.doStop)
+        stopping.callback(None)
 
     def loseConnection(self) -> None:
         """Give the port back (the older name of L{stopListening})."""
