@@ -206,6 +206,7 @@ def _build(
         RelayEvents(
             onPackets=lambda region, source, packets: datapath.receive(source, packets),
             onConnected=engine.relayConnected,
+            onDisconnected=lambda region, reason: engine.relayLost(region),
             onFailed=engine.relayFailed,
             onHealth=engine.relayHealth,
         ),
@@ -268,6 +269,7 @@ def _build(
         mayChangeHome=lambda: control.status.isMapAlive or relays.home is None,
     )
     engine.measureRelays = netcheck.setMap
+    engine.measureAgain = netcheck.networkChanged
 
     # -- control
     engine.metrics = metrics = MetricsSource(

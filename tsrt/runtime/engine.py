@@ -54,6 +54,7 @@ class Engine(OrderedMultiService):
     datapath: DataPath
     packetFilter: PacketFilter
     measureRelays: Callable[[DERPMap], object]
+    measureAgain: Callable[[], object]
     metrics: MetricsSource
 
     def __init__(
@@ -185,8 +186,17 @@ class Engine(OrderedMultiService):
             self.control.steps.succeeded(DERP_STEP, self.regionName(region))
         self._look()
 
+    def relayLost(self, region: int) -> None:
+        """The connection with a relay broke; it is made anew."""
+        if region == self.relays.home:
+            self.measureAgain()
+
     def relayFailed(self, region: int, error: RelayError) -> None:
         """A relay cannot be reached; it is tried again."""
+        if region == self.relays.home:
+            # Nobody reaches this node meanwhile: see whether there is a better
+            # home, even while the node is idle.
+            self.measureAgain()
         name = self.regionName(region)
         self.health.set(f"relay-{region}", f"relay {name}: {error.describe()}")
         self.control.steps.failed(DERP_STEP, f"{name}: {error}")
