@@ -273,7 +273,7 @@ class ProcessTests(SynchronousTestCase):
             except (OSError, ValueError):
                 pass
             time.sleep(0.02)
-        self.fail(f"{path.name} never had {key}")
+        raise AssertionError(f"{path.name} never had {key}")
 
     def join(self, name: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a node."""
