@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ServerEndpoint
-from twisted.internet.error import TimeoutError as TwistedTimeoutError
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
@@ -33,17 +32,20 @@ class TailnetClientEndpoint:
         host: str,
         port: int,
         timeout: float = DEFAULT_TIMEOUT,
+        bindAddress: tuple[str, int] | None = None,
     ) -> None:
         """
         @param obtain: gives the tailnet when a connection is asked for, and
             starts its node if need be.
         @param host: a MagicDNS name, short or full, or an address literal.
         @param timeout: seconds for everything, waiting for the node included.
+        @param bindAddress: own address, which may be empty, and port.
         """
         self._obtain = obtain
         self._host = host
         self._port = port
         self._timeout = timeout
+        self._bindAddress = bindAddress
 
     def __repr__(self) -> str:
         return f"<TailnetClientEndpoint {self._host}:{self._port}>"
@@ -53,27 +55,18 @@ class TailnetClientEndpoint:
         Connect; fires with the protocol.
 
         Fails with L{DNSLookupError} for an unknown name, with
-        L{ConnectionRefusedError}, with L{TimeoutError}, or with whatever kept
-        the node from starting.  Cancelling gives up the attempt.
+        L{ConnectionRefusedError}, L{TimeoutError} or another L{ConnectError},
+        or with whatever kept the node from starting.  Cancelling gives up the
+        attempt (L{ConnectingCancelledError}).
         """
         try:
             tailnet = self._obtain()
         except Exception:
             return fail(Failure())
-        endpoint = HostnameEndpoint(
-            tailnet, self._host, self._port, timeout=self._timeout
+        endpoint = TCP4ClientEndpoint(
+            tailnet, self._host, self._port, self._timeout, self._bindAddress
         )
-        connecting = endpoint.connect(protocolFactory)
-
-        def explain(result: IProtocol | Failure, seconds: float) -> IProtocol | Failure:
-            if isinstance(result, Failure) and result.check(CancelledError):
-                raise TwistedTimeoutError(
-                    f"{self._host}:{self._port} was not reached within "
-                    f"{seconds:g} seconds"
-                )
-            return result
-
-        return connecting.addTimeout(self._timeout, tailnet, explain)
+        return endpoint.connect(protocolFactory)
 
 
 @implementer(IStreamServerEndpoint)

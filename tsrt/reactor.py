@@ -91,7 +91,13 @@ class TailnetReactor:
         @raise ServiceNameUnknownError: there is no such service.
         """
         connector = TailnetConnector(
-            self._context, host, port, factory, timeout, bindAddress
+            self._context,
+            host,
+            port,
+            factory,
+            timeout,
+            bindAddress,
+            lambda: self.nameResolver,
         )
         connector.connect()
         return connector

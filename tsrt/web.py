@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from twisted.web.client import Agent, HTTPConnectionPool
-from twisted.web.iweb import IAgent, IPolicyForHTTPS
-from twisted.web.resource import Resource
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.client import (
+    URI,
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+)
+from twisted.web.error import SchemeNotSupported
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
+from twisted.web.resource import IResource, Resource
+from zope.interface import implementer
 
+from tsrt.endpoints import DEFAULT_TIMEOUT, TailnetClientEndpoint
 from tsrt.errors import TSRTError
 from tsrt.netmap.whois import WhoIs
 from tsrt.reactor import TailnetReactor
 
 if TYPE_CHECKING:
-    from twisted.web.http import Request
+    from twisted.web.server import Request
 
 
 def makeAgent(
@@ -28,15 +38,52 @@ def makeAgent(
 
     @param contextFactory: how https:// URLs are verified; Twisted's own policy
         by default.
+    @param pool: keeps connections for later requests; none are kept by
+        default.
+    @param connectTimeout: seconds for all of a connection attempt, waiting
+        for the node included.
     """
-    if contextFactory is None:
-        return Agent(tailnet, connectTimeout=connectTimeout, pool=pool)
-    return Agent(
+    endpoints = TailnetEndpointFactory(
         tailnet,
-        contextFactory=contextFactory,
-        connectTimeout=connectTimeout,
-        pool=pool,
+        BrowserLikePolicyForHTTPS() if contextFactory is None else contextFactory,
+        DEFAULT_TIMEOUT if connectTimeout is None else connectTimeout,
     )
+    return cast(IAgent, Agent.usingEndpointFactory(tailnet, endpoints, pool))
+
+
+@implementer(IAgentEndpointFactory)
+class TailnetEndpointFactory:
+    """Finds the way to the server of a URL."""
+
+    def __init__(
+        self, tailnet: TailnetReactor, policy: IPolicyForHTTPS, timeout: float
+    ) -> None:
+        """
+        @param policy: how the certificates of https:// servers are verified.
+        @param timeout: seconds for all of a connection attempt.
+        """
+        self._tailnet = tailnet
+        self._policy = policy
+        self._timeout = timeout
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """
+        The endpoint of the server.
+
+        @raise SchemeNotSupported: the URL is neither http nor https.
+        """
+        endpoint = TailnetClientEndpoint(
+            lambda: self._tailnet,
+            uri.host.decode("ascii").strip("[]"),
+            uri.port,
+            self._timeout,
+        )
+        if uri.scheme in (b"http", b"ws"):
+            return endpoint
+        if uri.scheme in (b"https", b"wss"):
+            creator = self._policy.creatorForNetloc(uri.host, uri.port)
+            return wrapClientTLS(creator, endpoint, clock=self._tailnet)
+        raise SchemeNotSupported(f"Unsupported scheme: {uri.scheme!r}")
 
 
 class WhoIsResource(Resource):
@@ -47,31 +94,34 @@ class WhoIsResource(Resource):
     """
 
     def __init__(
-        self, whois: Callable[[str], WhoIs], makeResource: Callable[[WhoIs], Resource]
+        self, whois: Callable[[str], WhoIs], makeResource: Callable[[WhoIs], IResource]
     ) -> None:
         """
         @param whois: the node's C{whois}.
-        @param makeResource: makes the resource for one caller.
+        @param makeResource: gives the resource for one caller; it may be a
+            leaf.
         """
         super().__init__()
         self._whois = whois
         self._makeResource = makeResource
 
-    def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
-        """Find out who is asking and go on there."""
-        child = self._resourceFor(request).getChildWithDefault(path, request)
-        return cast(Resource, child)
+    def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
+        """Find out who is asking, and let their resource take the path."""
+        # They are lists while resources are looked up.
+        assert request.postpath is not None and request.prepath is not None
+        request.postpath.insert(0, request.prepath.pop())
+        return self._resourceFor(request)
 
     def render(self, request: Request) -> object:
         """Render the caller's resource itself."""
         return self._resourceFor(request).render(request)
 
-    def _resourceFor(self, request: Request) -> Resource:
+    def _resourceFor(self, request: Request) -> IResource:
         address = getattr(request.getClientAddress(), "host", "")
         try:
             caller = self._whois(address)
         except TSRTError:
-            return Forbidden("unknown caller")
+            return cast(IResource, Forbidden("unknown caller"))
         return self._makeResource(caller)
 
 
@@ -95,14 +145,14 @@ class Forbidden(Resource):
 
 
 def requireCapability(
-    whois: Callable[[str], WhoIs], capability: str, resource: Resource
-) -> Resource:
+    whois: Callable[[str], WhoIs], capability: str, resource: IResource
+) -> WhoIsResource:
     """
     Let only callers with a capability, granted by the policy, to C{resource}.
 
     @param whois: the node's C{whois}.
     """
-    refused = Forbidden(f"this needs the capability {capability}")
+    refused = cast(IResource, Forbidden(f"this needs the capability {capability}"))
     return WhoIsResource(
         whois, lambda caller: resource if caller.can(capability) else refused
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from socket import getservbyname
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -15,8 +16,15 @@ from twisted.internet.error import (
     NoRouteError,
     ServiceNameUnknownError,
     TCPTimedOutError,
+    TimeoutError,
 )
-from twisted.internet.interfaces import IConnector
+from twisted.internet.interfaces import (
+    IAddress,
+    IConnector,
+    IHostnameResolver,
+    IHostResolution,
+    IResolutionReceiver,
+)
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -31,6 +39,10 @@ from tsrt.overlay.context import OverlayContext
 from tsrt.overlay.transport import TailnetTCPTransport
 
 _log = Logger(namespace="tsrt.overlay")
+
+
+ATTEMPT_LIMIT = 8.0
+"""Seconds for one address of a name while others are left."""
 
 
 @implementer(IConnector)
@@ -48,13 +60,15 @@ class TailnetConnector(BaseConnector):
         port: int | str,
         factory: ClientFactory,
         timeout: float,
-        bindAddress: tuple[str, int] | None = None,
+        bindAddress: tuple[str, int] | None,
+        resolver: Callable[[], IHostnameResolver],
     ) -> None:
         """
-        @param host: a tailnet name or an address literal.
+        @param host: a name or an address literal.
         @param port: a number or the name of a service.
         @param timeout: seconds for everything, waiting for the node included.
         @param bindAddress: own address (may be empty) and port (may be 0).
+        @param resolver: gives who resolves names at present.
         @raise ServiceNameUnknownError: there is no such service.
         """
         if isinstance(port, str):
@@ -63,20 +77,19 @@ class TailnetConnector(BaseConnector):
             except OSError as error:
                 raise ServiceNameUnknownError(string=f"{error} ({port!r})") from None
         super().__init__(factory, timeout, context.reactor)  # type: ignore[arg-type]  # only callLater is used
-        self._context = context
-        self._host = host
-        self._port = port
-        self._bindAddress = bindAddress
+        self.context = context
+        self.host = host
+        self.port = port
+        self.bindAddress = bindAddress
+        self.resolver = resolver
 
     def _makeTransport(self) -> OutgoingConnection:  # type: ignore[override]  # the base names its own client class
-        return OutgoingConnection(
-            self._context, self, self._host, self._port, self._bindAddress
-        )
+        return OutgoingConnection(self)
 
     def getDestination(self) -> IPv4Address | IPv6Address:
         """The address that was asked for, a name where it was a name."""
-        kind = IPv6Address if ":" in self._host else IPv4Address
-        return kind("TCP", self._host, self._port)
+        kind = IPv6Address if ":" in self.host else IPv4Address
+        return kind("TCP", self.host, self.port)
 
 
 class OutgoingConnection:
@@ -86,51 +99,41 @@ class OutgoingConnection:
     Afterwards it stands for the connection in L{BaseConnector}'s eyes.
     """
 
-    def __init__(
-        self,
-        context: OverlayContext,
-        connector: TailnetConnector,
-        host: str,
-        port: int,
-        bindAddress: tuple[str, int] | None,
-    ) -> None:
-        self._context = context
+    def __init__(self, connector: TailnetConnector) -> None:
         self._connector: TailnetConnector | None = connector
-        self._host = host
-        self._port = port
-        self._bindAddress = bindAddress
+        self._context = context = connector.context
+        self._host = connector.host
+        self._port = connector.port
         self._addresses: list[bytes] = []
         self._local: bytes | None = None
         self._localPort = 0
         self._flow: TCPFlow | None = None
         self._transport: TailnetTCPTransport | None = None
+        self._forgetWait: Callable[[], object] | None = None
         # The connector sets its own state first, so nothing happens in this
         # stack frame, not even a failure.
-        self._forgetWait: Callable[[], None] | None = None
-        self._firstTurn = context.reactor.callLater(0, self._begin)
+        self._next = context.reactor.callLater(0, self._begin, connector)
 
-    def _begin(self) -> None:
+    def _begin(self, connector: TailnetConnector) -> None:
         try:
-            if self._bindAddress is not None:
-                host, self._localPort = self._bindAddress[:2]
+            if connector.bindAddress is not None:
+                host, self._localPort = connector.bindAddress[:2]
                 self._local = parseAddress(host) if host else None
         except WireError as error:
             self.failIfNotConnected(ConnectBindError(string=str(error)))
             return
-        self._forgetWait = self._context.whenUp(self._resolve)
-
-    def _resolve(self) -> None:
-        """The node is up: find the address and start the handshake."""
-        self._forgetWait = None
         try:
-            addresses = [parseAddress(self._host)]
+            literal = parseAddress(self._host)
         except WireError:
-            addresses = self._context.resolve(self._host)
-        if not addresses:
-            self.failIfNotConnected(
-                DNSLookupError(f"no node of the tailnet is called {self._host!r}")
-            )
-            return
+            receiver = _Addresses(self._resolved)
+            self._forgetWait = receiver.cancel
+            connector.resolver().resolveHostName(receiver, self._host, self._port)
+        else:
+            self._resolved([literal])
+
+    def _resolved(self, addresses: list[bytes]) -> None:
+        """The name, if it was one, has these addresses."""
+        self._forgetWait = None
         local = self._local
         self._addresses = [
             address
@@ -138,10 +141,14 @@ class OutgoingConnection:
             if local is None or len(local) == len(address)
         ]
         if self._addresses:
-            self._tryNext()
-        else:
+            self._forgetWait = self._context.whenUp(self._tryNext)
+        elif addresses:
             self.failIfNotConnected(
                 ConnectBindError(string=f"{self._host} has no address of that family")
+            )
+        else:
+            self.failIfNotConnected(
+                DNSLookupError(f"no node of the tailnet is called {self._host!r}")
             )
 
     def _tryNext(self) -> None:
@@ -161,13 +168,28 @@ class OutgoingConnection:
             if self._local is not None and self._local not in context.localAddresses():
                 self.failIfNotConnected(ConnectBindError(string=str(error)))
             else:
-                self.failIfNotConnected(NoRouteError(string=str(error)))
+                self._attemptFailed(NoRouteError(string=str(error)))
         except (ValueError, TypeError) as error:
             self.failIfNotConnected(ConnectError(string=str(error)))
         else:
             self._flow = flow
             flow.owner = self
             context.flush()
+            if self._addresses:
+                self._next = context.reactor.callLater(ATTEMPT_LIMIT, self._tooLong)
+
+    def _tooLong(self) -> None:
+        """Perhaps another address answers."""
+        flow = self._flow
+        if flow is not None:
+            self._dropFlow(flow)
+            self._tryNext()
+
+    def _attemptFailed(self, error: Exception) -> None:
+        if self._addresses:
+            self._tryNext()
+        else:
+            self.failIfNotConnected(error)
 
     def stackReady(self) -> None:
         """The handshake ended, well or not."""
@@ -177,16 +199,13 @@ class OutgoingConnection:
         if flow.established:
             self._connected(flow, self._connector)
         elif flow.closeReason is not None:
+            reason = flow.closeReason
             self._dropFlow(flow)
-            if self._addresses:
-                self._tryNext()
-            else:
-                self.failIfNotConnected(
-                    _errorFor(flow.closeReason, self._host, self._port)
-                )
+            self._attemptFailed(_errorFor(reason, self._host, self._port))
 
     def _connected(self, flow: TCPFlow, connector: TailnetConnector) -> None:
         self._flow = None
+        self._cancelNext()
         transport = TailnetTCPTransport(
             self._context, flow, isClient=True, onLost=connector.connectionLost
         )
@@ -216,18 +235,20 @@ class OutgoingConnection:
 
     def failIfNotConnected(self, error: Exception) -> None:
         """Give up, unless the connection is there."""
-        if self._transport is not None or self._connector is None:
+        connector = self._connector
+        if self._transport is not None or connector is None:
             return
-        if self._firstTurn.active():
-            self._firstTurn.cancel()
+        if type(error) is TimeoutError and not error.args:
+            error = TimeoutError(
+                f"{self._host}:{self._port} was not reached within "
+                f"{connector.timeout:g} seconds"
+            )
+        self._cancelNext()
         if self._forgetWait is not None:
             self._forgetWait()
             self._forgetWait = None
-        flow = self._flow
-        if flow is not None:
-            self._dropFlow(flow)
-            flow.abort()
-            self._context.flush()
+        if self._flow is not None:
+            self._dropFlow(self._flow)
         self._tellFailure(Failure(error))
 
     def loseConnection(self) -> None:
@@ -255,8 +276,46 @@ class OutgoingConnection:
 
     def _dropFlow(self, flow: TCPFlow) -> None:
         self._flow = None
+        self._cancelNext()
         flow.owner = None
+        flow.abort()
         flow.release(self._context.now())
+        self._context.flush()
+
+    def _cancelNext(self) -> None:
+        if self._next.active():
+            self._next.cancel()
+
+
+@implementer(IResolutionReceiver)
+class _Addresses:
+    """Collects the addresses of a name."""
+
+    def __init__(self, done: Callable[[list[bytes]], object]) -> None:
+        self._done: Callable[[list[bytes]], object] | None = done
+        self._found: list[bytes] = []
+        self._resolution: IHostResolution | None = None
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Remember what to cancel."""
+        self._resolution = resolutionInProgress
+
+    def addressResolved(self, address: IAddress) -> None:
+        """One more."""
+        with suppress(WireError):
+            self._found.append(parseAddress(getattr(address, "host", "")))
+
+    def resolutionComplete(self) -> None:
+        """There are no more."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(self._found)
+
+    def cancel(self) -> None:
+        """Nobody wants to know any more."""
+        self._done = None
+        if self._resolution is not None:
+            self._resolution.cancel()
 
 
 class _Unwanted(Protocol):

@@ -171,6 +171,9 @@ class TailnetTCPTransport:
     def _deliver(self) -> None:
         """Hand on what has arrived, for as long as it is wanted."""
         flow = self._flow
+        if flow.readable:
+            # What is read makes room that the peer may have to hear of.
+            self._context.flush()
         while flow.readable:
             if self.disconnecting:
                 # Nobody wants it; but a reset because of it might cost the

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from tsrt.addresses import parseAddress
+from tsrt.endpoints import TailnetClientEndpoint
 from tsrt.netstack.stack import Stack
 from tsrt.reactor import TailnetReactor
 from tsrt.testing.clock import elapse, pump, resultOf
@@ -124,7 +127,12 @@ class FakeOverlay:
             callback()
             return lambda: None
         self._waiting.append(callback)
-        return lambda: self._waiting.remove(callback)
+
+        def forget() -> None:
+            if callback in self._waiting:
+                self._waiting.remove(callback)
+
+        return forget
 
     def localAddresses(self) -> list[bytes]:
         return list(self.addresses) if self._up else []
@@ -165,3 +173,138 @@ class FakeOverlay:
         self._timer = None
         self.stack.tick(self.now())
         self._settle()
+
+
+class Recorder(Protocol):
+    """
+    Keeps what happens to it.
+
+    @ivar data: the bytes received.
+    @ivar events: other events, by name.
+    @ivar lost: the exception that C{connectionLost} was given.
+    """
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.events: list[str] = []
+        self.lost: BaseException | None = None
+
+    def connectionMade(self) -> None:
+        self.events.append("made")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason=None) -> None:
+        assert self.lost is None, "connectionLost came twice"
+        self.events.append("lost")
+        self.lost = reason.value
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloser(Recorder):
+    """The same, for a protocol that wants to hear of half-closed connections."""
+
+    def readConnectionLost(self) -> None:
+        self.events.append("read lost")
+
+    def writeConnectionLost(self) -> None:
+        self.events.append("write lost")
+
+
+class PushProducer:
+    """
+    Writes pieces until it is paused, or has written enough.
+
+    @ivar written: bytes so far.
+    @ivar events: the calls that it got.
+    """
+
+    def __init__(self, consumer, total: int, piece: int = 16384) -> None:
+        self._consumer = consumer
+        self._left = total
+        self._piece = bytes(range(256)) * (piece // 256)
+        self._paused = False
+        self.written = 0
+        self.events: list[str] = []
+        self.mostQueued = 0
+
+    def start(self) -> None:
+        self._consumer.registerProducer(self, True)
+        self._produce()
+
+    def _produce(self) -> None:
+        while self._left and not self._paused:
+            piece = self._piece[: self._left]
+            self._left -= len(piece)
+            self.written += len(piece)
+            self._consumer.write(piece)
+        if not self._left and "done" not in self.events:
+            self.events.append("done")
+            self._consumer.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        self.events.append("pause")
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self.events.append("resume")
+        self._paused = False
+        self._produce()
+
+    def stopProducing(self) -> None:
+        self.events.append("stop")
+        self._paused = True
+
+
+class PullProducer:
+    """Writes one piece each time that it is asked."""
+
+    def __init__(self, consumer, total: int, piece: int = 4096) -> None:
+        self._consumer = consumer
+        self._left = total
+        self._piece = piece
+        self.events: list[str] = []
+
+    def resumeProducing(self) -> None:
+        piece = min(self._piece, self._left)
+        self._left -= piece
+        self._consumer.write(b"p" * piece)
+        if not self._left:
+            self.events.append("done")
+            self._consumer.unregisterProducer()
+
+    def stopProducing(self) -> None:
+        self.events.append("stop")
+
+
+def factoryFor(*protocols: Protocol) -> Factory:
+    """A factory that gives these protocols, one after the other."""
+    left = list(protocols)
+    factory = Factory()
+    factory.noisy = False
+    factory.buildProtocol = lambda address: left.pop(0)
+    return factory
+
+
+def join(net: OverlayNet, client: Protocol, server: Protocol, host: str = B4):
+    """
+    Connect two protocols, the client on node C{a}, the server on node C{b}.
+
+    @return: the listening port.
+    """
+    port = net.b.tailnet.listenTCP(0, factoryFor(server))
+    endpoint = TailnetClientEndpoint(lambda: net.a.tailnet, host, port.getHost().port)
+    net.wait(endpoint.connect(factoryFor(client)))
+    net.until(lambda: server.transport is not None)
+    return port
+
+
+def queued(protocol: Protocol) -> int:
+    """Bytes that a protocol's transport has and its peer has not."""
+    return protocol.transport._flow.queued
+
+
+def unread(protocol: Protocol) -> int:
+    """Bytes that wait for a protocol to want them."""
+    return protocol.transport._flow.readable
