@@ -73,11 +73,16 @@ class MapPoll:
 
     def start(self) -> None:
         """Send the head of the response and the complete first frame."""
+        if not self._stream.isOpen:
+            # The node went away while it was being prepared for.
+            self._ended(self)
+            return
         self._stream.onDrained = self._drained
         self._stream.onClosed = self._closed
-        self._stream.begin(200, [("content-type", "application/json")])
         self._timer = self._reactor.callLater(self._interval(), self._tick)
-        self.send(self._told.first())
+        self._stream.begin(200, [("content-type", "application/json")])
+        if self._stream.isOpen:
+            self.send(self._told.first())
 
     def update(self) -> None:
         """Tell what has changed, now or when the reader has caught up."""
