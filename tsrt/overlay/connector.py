@@ -238,9 +238,9 @@ class OutgoingConnection:
         connector = self._connector
         if self._transport is not None or connector is None:
             return
-        if type(error) is TimeoutError and not error.args:
+        if type(error) is TimeoutError and not any(error.args):
             error = TimeoutError(
-                f"{self._host}:{self._port} was not reached within "
+                string=f"{self._host}:{self._port} was not reached within "
                 f"{connector.timeout:g} seconds"
             )
         self._cancelNext()
