@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ class Tailscaled:
         self._reactor = reactor
         self._namespace = namespace
         self._directory = directory
-        self._socket = directory / "s"
+        # The path of a Unix socket may have hardly more than a hundred letters.
+        self._scratch = Path(tempfile.mkdtemp(prefix="tsrt-"))
+        self._socket = self._scratch / "s"
         self._program = Program("tailscaled", directory / "tailscaled.log")
 
     async def start(self) -> None:
@@ -78,3 +82,4 @@ class Tailscaled:
     async def stop(self) -> None:
         """End the daemon."""
         await self._program.stop(self._reactor)
+        shutil.rmtree(self._scratch, ignore_errors=True)
