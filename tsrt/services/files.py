@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted.application.internet import StreamServerEndpointService
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.web.resource import Resource
@@ -15,11 +14,17 @@ from twisted.web.static import File
 
 from tsrt.errors import ConfigError, TSRTError
 from tsrt.netmap.whois import WhoIs
+from tsrt.services.listening import ListeningService
 
 if TYPE_CHECKING:
     from twisted.web.http import Request
 
 _log = Logger(namespace="tsrt.files")
+
+
+def _plain(text: bytes) -> str:
+    """Text with everything but printable ASCII escaped."""
+    return ascii(text.decode("latin-1"))[1:-1]
 
 
 class IdentifyingSite(Site):
@@ -46,13 +51,14 @@ class IdentifyingSite(Site):
             "{who} at {address}: {method} {path} {code}",
             who=who,
             address=address,
-            method=request.method.decode("ascii", "replace"),
-            path=request.path.decode("ascii", "replace"),
+            # Whatever a client sends must not steer the reader's terminal.
+            method=_plain(request.method),
+            path=_plain(request.path),
             code=request.code,
         )
 
 
-class FilesService(StreamServerEndpointService):
+class FilesService(ListeningService):
     """Serves the files below a directory by HTTP."""
 
     def __init__(

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import cast
 
-from twisted.application.internet import StreamServerEndpointService
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
+    ISSLTransport,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
     ITCPTransport,
@@ -26,50 +27,97 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tsrt.overlay.transport import TailnetTCPTransport
+from tsrt.services.listening import ListeningService
+
 _log = Logger(namespace="tsrt.forward")
 
-# Connections at once that one forwarding port carries; more are refused.
 MOST_CONNECTIONS = 1024
+"""Connections at once that one forwarding port carries; more are refused."""
+
+KEEP_ALIVE_IDLE = 60.0
+"""Seconds of silence after which a tailnet peer is asked if it still is."""
 
 
 @implementer(IHalfCloseableProtocol)
 class Half(Protocol):
-    """One side of a joined pair; hands everything to the other side."""
+    """
+    One side of a joined pair; hands everything to the other side.
 
-    other: Half | None = None
+    @ivar readEnded: whether this side will send no more.
+    """
+
+    readEnded = False
+    _other: Half | None = None
+
+    def connectionMade(self) -> None:
+        """Read nothing until there is another side."""
+        cast(IPushProducer, self.transport).pauseProducing()
+        transport: object = self.transport
+        if isinstance(transport, TailnetTCPTransport):
+            transport.setTcpKeepAlive(True, idle=KEEP_ALIVE_IDLE)
+        elif hasattr(transport, "setTcpKeepAlive"):
+            transport.setTcpKeepAlive(True)
 
     def join(self, other: Half) -> None:
-        """Make a pair with C{other}; both are connected."""
-        self.other, other.other = other, self
+        """Make a pair with C{other}; both are connected and paused."""
+        self._other, other._other = other, self
         for one, two in ((self, other), (other, self)):
-            consumer = cast(IConsumer, one.transport)
-            consumer.registerProducer(cast(IPushProducer, two.transport), True)
+            one.consumer.registerProducer(cast(IPushProducer, two.transport), True)
+        for side in (self, other):
+            cast(IPushProducer, side.transport).resumeProducing()
+
+    @property
+    def consumer(self) -> IConsumer:
+        """The transport, as what the other side feeds."""
+        return cast(IConsumer, self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass data on."""
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.write(data)
+        if self._other is not None:
+            self._other.consumer.write(data)
 
     def readConnectionLost(self) -> None:
         """This side sends no more: tell the other so."""
-        if self.other is not None and self.other.transport is not None:
-            transport = self.other.transport
-            cast(IConsumer, transport).unregisterProducer()
-            end = getattr(transport, "loseWriteConnection", transport.loseConnection)
-            end()
+        self.readEnded = True
+        other = self._other
+        if other is None:
+            return
+        other.endWriting()
+        if other.readEnded:
+            # Nothing will come from either.
+            self.finish()
+            other.finish()
+
+    def endWriting(self) -> None:
+        """Nothing more will be passed on to this side."""
+        self.consumer.unregisterProducer()
+        transport: object = self.transport
+        # TLS ends its own direction by a close, and goes on to deliver.
+        if hasattr(transport, "loseWriteConnection") and not ISSLTransport.providedBy(
+            transport
+        ):
+            transport.loseWriteConnection()
+        else:
+            self.finish()
+
+    def finish(self) -> None:
+        """Close, once everything that was passed on has been sent."""
+        self.consumer.unregisterProducer()
+        assert self.transport is not None
+        self.transport.loseConnection()
 
     def writeConnectionLost(self) -> None:
         """The other side's end has been passed on."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """This side is gone: finish, or break, the other in the same way."""
-        other, self.other = self.other, None
-        if other is None or other.transport is None:
+        other, self._other = self._other, None
+        if other is None:
             return
-        other.other = None
-        cast(IConsumer, other.transport).unregisterProducer()
-        if reason.check(type(connectionDone.value)):
-            other.transport.loseConnection()
+        other._other = None
+        if reason.check(ConnectionDone):
+            other.finish()
         else:
             cast(ITCPTransport, other.transport).abortConnection()
 
@@ -77,22 +125,29 @@ class Half(Protocol):
 class Incoming(Half):
     """The side that was connected to; makes the connection to the target."""
 
+    _connecting: Deferred[None] | None = None
+
     def __init__(self, factory: ForwardFactory) -> None:
+        """
+        @param factory: knows the target, and counts connections.
+        """
         self._factory = factory
-        self._connecting: Deferred[object] | None = None
 
     def connectionMade(self) -> None:
-        """Read nothing until the target is connected."""
-        self._factory.opened()
-        cast(IPushProducer, self.transport).pauseProducing()
+        """Connect to the target."""
+        super().connectionMade()
+        self._factory.incoming.add(self)
         self._connecting = Deferred.fromCoroutine(self._reach())
+        self._connecting.addErrback(
+            lambda failure: _log.failure("A pair could not be joined", failure)
+        )
 
     async def _reach(self) -> None:
         try:
             outgoing = await self._factory.target.connect(Factory.forProtocol(Half))
         except Exception as error:
-            self._connecting = None
-            if self.transport is not None and not self._gone:
+            if self._isOpen:
+                assert self.transport is not None
                 _log.warn(
                     "{target}: no connection for {peer}: {reason}",
                     target=self._factory.description,
@@ -101,58 +156,78 @@ class Incoming(Half):
                 )
                 cast(ITCPTransport, self.transport).abortConnection()
             return
-        self._connecting = None
-        if self._gone:
+        if self._isOpen:
+            self.join(cast(Half, outgoing))
+        else:
             cast(ITCPTransport, cast(Half, outgoing).transport).abortConnection()
-            return
-        self.join(cast(Half, outgoing))
-        cast(IPushProducer, self.transport).resumeProducing()
 
-    _gone = False
+    @property
+    def _isOpen(self) -> bool:
+        return self in self._factory.incoming
+
+    def close(self) -> None:
+        """End the pair, or the attempt to make one."""
+        other = self._other
+        if other is None:
+            cast(ITCPTransport, self.transport).abortConnection()
+        else:
+            self.finish()
+            other.finish()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Finish the other side, or stop connecting to it."""
-        self._gone = True
-        self._factory.closed()
+        self._factory.incoming.discard(self)
         if self._connecting is not None:
             self._connecting.cancel()
+            self._connecting = None
         super().connectionLost(reason)
 
 
 class ForwardFactory(Factory):
-    """Joins each accepted connection to a new one to C{target}."""
+    """
+    Joins each accepted connection to a new one to C{target}.
+
+    @ivar incoming: the connections that are open.
+    """
 
     noisy = False
 
-    def __init__(self, target: IStreamClientEndpoint, description: str) -> None:
+    def __init__(
+        self,
+        target: IStreamClientEndpoint,
+        description: str,
+        most: int = MOST_CONNECTIONS,
+    ) -> None:
         """
         @param description: what the log calls this forwarding.
+        @param most: connections at once; more are closed at once.
         """
         self.target = target
         self.description = description
-        self._open = 0
+        self.incoming: set[Incoming] = set()
+        self._most = most
+        self._isFull = False
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Accept, unless too many connections are open."""
-        if self._open >= MOST_CONNECTIONS:
-            _log.warn("{target}: too many connections", target=self.description)
+        if len(self.incoming) >= self._most:
+            if not self._isFull:
+                _log.warn(
+                    "{target}: more than {most} connections; refusing others",
+                    target=self.description,
+                    most=self._most,
+                )
+            self._isFull = True
             return None
+        self._isFull = False
         if isinstance(addr, IPv4Address | IPv6Address):
             _log.debug("{target}: for {peer}", target=self.description, peer=addr.host)
         protocol = Incoming(self)
         protocol.factory = self
         return protocol
 
-    def opened(self) -> None:
-        """One more connection."""
-        self._open += 1
 
-    def closed(self) -> None:
-        """One connection fewer."""
-        self._open -= 1
-
-
-class ForwardService(StreamServerEndpointService):
+class ForwardService(ListeningService):
     """Listens on one endpoint and joins its connections to another."""
 
     def __init__(
@@ -160,8 +235,17 @@ class ForwardService(StreamServerEndpointService):
         listenOn: IStreamServerEndpoint,
         target: IStreamClientEndpoint,
         description: str,
+        most: int = MOST_CONNECTIONS,
     ) -> None:
         """
         @param description: what the log calls this forwarding.
+        @param most: connections at once; more are closed at once.
         """
-        super().__init__(listenOn, ForwardFactory(target, description))
+        self._joining = ForwardFactory(target, description, most)
+        super().__init__(listenOn, self._joining)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, and close what is open."""
+        for incoming in list(self._joining.incoming):
+            incoming.close()
+        return super().stopService()

@@ -37,10 +37,12 @@ class PingService(Service):
         self._reactor = reactor
         self._next: IDelayedCall | None = None
         self._current: Deferred[PingResult] | None = None
+        self._trouble = ""
 
     def startService(self) -> None:
         """Begin; the first ping waits for the node to come up."""
         super().startService()
+        self._trouble = ""
         self._pingOnce()
 
     def stopService(self) -> None:
@@ -66,13 +68,12 @@ class PingService(Service):
         except Exception as error:
             # A peer that was not there may come at any moment.
             delay = min(delay, RETRY)
-            if self.running:
-                _log.warn(
-                    "ping {host}: {reason}",
-                    host=self._host,
-                    reason=str(error) or type(error).__name__,
-                )
+            trouble = str(error) or type(error).__name__
+            if self.running and trouble != self._trouble:
+                self._trouble = trouble
+                _log.warn("ping {host}: {reason}", host=self._host, reason=trouble)
         else:
+            self._trouble = ""
             _log.info(
                 "ping {host} ({address}): {milliseconds:.1f} ms by {path}",
                 host=result.name or self._host,

@@ -13,6 +13,9 @@ from random import Random
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import EventLoggingObserver
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tsrt.addresses import parseAddress
@@ -308,3 +311,13 @@ def queued(protocol: Protocol) -> int:
 def unread(protocol: Protocol) -> int:
     """Bytes that wait for a protocol to want them."""
     return protocol.transport._flow.readable
+
+
+def recordLog(case: SynchronousTestCase) -> Callable[[], list[str]]:
+    """
+    Record what is logged from now on.
+
+    @return: gives the lines so far.
+    """
+    events = EventLoggingObserver.createWithCleanup(case, globalLogPublisher)
+    return lambda: [formatEvent(event) for event in events]
