@@ -30,7 +30,7 @@ from zope.interface.verify import verifyObject
 
 from tsrt.endpoints import TailnetServerEndpoint
 from tsrt.errors import UnknownPeer
-from tsrt.test.overlaynet import B4, B6, OverlayNet, Recorder
+from tsrt.test.overlaynet import B4, B6, OverlayNet, Recorder, cooperateOn
 from tsrt.testing.certificates import selfSigned
 from tsrt.testing.tailnet import TestTailnet
 from tsrt.web import (
@@ -246,12 +246,7 @@ class TreqTests(WebCase):
             from treq.client import HTTPClient
         except ImportError:
             self.skipTest("treq is not installed")
-        # treq lets the global cooperator send bodies; here it has our time.
-        clock = self.net.clock
-        cooperator = task.Cooperator(
-            scheduler=lambda call: clock.callLater(0.0001, call)
-        )
-        self.patch(task, "_theCooperator", cooperator)
+        cooperateOn(self, self.net.clock)
         client = HTTPClient(self.agent())
         response = self.net.wait(client.post("http://b/echo", data=b"posted"))
         self.assertEqual(b"posted", self.net.wait(response.content()))
