@@ -23,6 +23,7 @@ from tsrt.endpoints import (
 from tsrt.errors import ConfigError
 from tsrt.keys import Secret
 from tsrt.node import Node, nodes
+from tsrt.overlay.context import packedInterface
 from tsrt.reactor import TailnetReactor
 from tsrt.registry import DEFAULT_NAME
 
@@ -43,17 +44,15 @@ def parseClient(
     @raise ConfigError: a word is missing, wrong or contradicts another string.
     """
     words = _words("client", ("host", "port"), args, kwargs, ("timeout",))
-    if "host" not in words or "port" not in words:
+    if not words.get("host") or not words.get("port"):
         raise ConfigError(
             "a tailnet: client needs a host and a port",
             advice="Write tailnet:web:80 or tailnet:host=web:port=80.",
         )
+    port = _number(words, "port", 1, 65535)
+    timeout = _number(words, "timeout", 1, 86_400, int(DEFAULT_TIMEOUT))
     obtain = _declare(reactor, words)
-    try:
-        timeout = float(words.get("timeout", DEFAULT_TIMEOUT))
-    except ValueError:
-        raise ConfigError(f"timeout={words['timeout']} is not a number") from None
-    return TailnetClientEndpoint(obtain, words["host"], _port(words, 1), timeout)
+    return TailnetClientEndpoint(obtain, words["host"], port, timeout)
 
 
 def parseServer(
@@ -66,16 +65,19 @@ def parseServer(
     @raise ConfigError: a word is missing, wrong or contradicts another string.
     """
     words = _words("server", ("port",), args, kwargs, ("interface", "backlog"))
-    if "port" not in words:
+    if not words.get("port"):
         raise ConfigError("a tailnet: server needs a port", advice="Try tailnet:80.")
-    obtain = _declare(reactor, words)
+    port = _number(words, "port", 0, 65535)
+    backlog = _number(words, "backlog", 1, 65535, 50)
+    interface = words.get("interface", "")
     try:
-        backlog = int(words.get("backlog", "50"))
+        packedInterface(interface)
     except ValueError:
-        raise ConfigError(f"backlog={words['backlog']} is not a number") from None
-    return TailnetServerEndpoint(
-        obtain, _port(words, 0), backlog, words.get("interface", "")
-    )
+        raise ConfigError(
+            f"interface={interface} is not an address of the tailnet",
+            advice="Use v4, v6 or one of the node's addresses; escape colons.",
+        ) from None
+    return TailnetServerEndpoint(_declare(reactor, words), port, backlog, interface)
 
 
 def _words(
@@ -87,16 +89,18 @@ def _words(
 ) -> dict[str, str]:
     """All words of a string under their names."""
     if len(args) > len(positional):
+        # The words themselves are not repeated: one might be a key.
         raise ConfigError(
-            f"a tailnet: {kind} takes {' and '.join(positional)} without names, "
-            f"not also {args[len(positional)]!r}"
+            f"a tailnet: {kind} string takes {' and '.join(positional)} without "
+            f"names, and nothing more; here are {len(args)} such words",
+            advice="Write the others as name=value.",
         )
     words = dict(zip(positional, args, strict=False))
     known = {*positional, *optional, "node", *_SETTINGS}
     for name, value in kwargs.items():
         if name in words:
             raise ConfigError(f"{name} is given twice in a tailnet: string")
-        if name == "authKey":
+        if name.lower() == "authkey":
             raise ConfigError(
                 "an auth key must not stand in an endpoint string",
                 advice="Everybody on this machine can read command lines: use "
@@ -111,14 +115,21 @@ def _words(
     return words
 
 
-def _port(words: dict[str, str], least: int) -> int:
+def _number(
+    words: dict[str, str], name: str, least: int, most: int, default: int = 0
+) -> int:
+    """A number among the words."""
+    if name not in words:
+        return default
     try:
-        port = int(words["port"])
+        number = int(words[name])
     except ValueError:
-        port = -1
-    if not least <= port <= 65535:
-        raise ConfigError(f"{words['port']!r} is not a port")
-    return port
+        number = least - 1
+    if not least <= number <= most:
+        raise ConfigError(
+            f"{name}={words[name]} is not a number from {least} to {most}"
+        )
+    return number
 
 
 def _declare(
@@ -135,8 +146,8 @@ def _declare(
                 f"{declared[key]!r} and {value!r}",
                 advice="Give the nodes different names with node=.",
             )
+    _config({**declared, **said})  # wrong values are found now
     declared.update(said)
-    _config(declared)  # wrong values are found now
     return lambda: _obtain(reactor, name).reactor
 
 
@@ -154,17 +165,22 @@ def _config(said: dict[str, str]) -> NodeConfig:
 
 
 def _obtain(reactor: IReactorCore, name: str) -> Node:
-    """Find the node, or make, start and register it."""
+    """
+    Find the node, or make, start and register it.
+
+    @raise TSRTError: there is none and cannot be, or it has given up.
+    """
     node = nodes.find(reactor, name)
-    if node is not None:
-        return node
-    said = _declared.get(reactor, {}).get(name, {})
-    if not said:
-        _refuse(name)
-    made = Node(cast(IReactorTime, reactor), _config(said), name=name)
-    made.startService()
-    reactor.addSystemEventTrigger("before", "shutdown", made.stopService)
-    return made
+    if node is None:
+        said = _declared.get(reactor, {}).get(name, {})
+        if not said:
+            _refuse(name)
+        node = Node(cast(IReactorTime, reactor), _config(said), name=name)
+        node.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", node.stopService)
+    if node.status.error is not None:
+        raise node.status.error
+    return node
 
 
 def _refuse(name: str) -> NoReturn:

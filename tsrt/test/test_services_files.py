@@ -148,10 +148,10 @@ class FilesAloneTests(SynchronousTestCase):
             factoryFor(client)
         )
         net.wait(connecting)
-        client.transport.write(b"GET /a%ff HTTP/1.0\r\n\r\n")
+        client.transport.write(b"GET /a%20b HTTP/1.0\r\n\r\n")
         net.elapse(1)
         [line] = [line for line in lines() if "GET" in line]
-        self.assertEqual(f"unknown node at {A4}: GET /a%ff 404", line)
+        self.assertEqual(f"unknown node at {A4}: GET /a%20b 404", line)
         net.wait(service.stopService())
         net.elapse(300)
         self.assertEqual([], net.clock.getDelayedCalls())
