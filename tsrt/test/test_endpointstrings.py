@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     clientFromString,
     quoteStringArgument,
@@ -218,7 +220,7 @@ class UseTests(SynchronousTestCase):
         self.tailnet = TestTailnet(nodes=["web"])
         self.addCleanup(self.tailnet.close)
         self.host = self.tailnet.internet.host("user")
-        self.triggers: list[object] = []
+        self.triggers: list[tuple[str, str, Callable[[], Deferred[None]]]] = []
         self.host.addSystemEventTrigger = lambda *trigger: self.triggers.append(trigger)
         self.directory = Path(self.mktemp())
         self.directory.mkdir()
