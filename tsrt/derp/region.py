@@ -39,6 +39,9 @@ RETRY_STEP = 0.010
 LONGEST_RETRY = 5.0
 """Seconds that no wait exceeds before the random factor."""
 
+SETTLED = 10.0
+"""Seconds that a connection must last for the next to be made without a wait."""
+
 CERTIFICATE_RETRY = 60.0
 """Seconds to wait after a wrong certificate, which seldom changes soon."""
 
@@ -370,7 +373,6 @@ class RegionService(Service):
         """The relay has let us in."""
         if protocol is not self._protocol:
             return
-        self._failures = 0
         self._limit = CONNECT_TIMEOUT
         self.error = None
         self.isConnected = True
@@ -416,7 +418,9 @@ class RegionService(Service):
 
     def _disconnected(self, reason: Failure) -> None:
         self.isConnected = False
-        self._since = None
+        since, self._since = self._since, None
+        if since is not None and self._reactor.seconds() - since >= SETTLED:
+            self._failures = 0
         problem, self.problem = self.problem, ""
         if problem:
             self._listener.regionHealth(self, "")

@@ -165,7 +165,9 @@ class Engine(OrderedMultiService):
     def setRelayMap(self, derpMap: DERPMap) -> None:
         """Control named the relays."""
         self._hasRegions = any((derpMap.regions or {}).values())
-        self.relays.setMap(derpMap)
+        for region in self.relays.setMap(derpMap):
+            # What was wrong with it is of no interest any more.
+            self.health.set(f"relay-{region}", None)
         self.measureRelays(derpMap)
         if self._hasRegions:
             self.control.steps.begin(DERP_STEP, "measuring the relays")

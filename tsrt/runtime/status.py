@@ -112,6 +112,24 @@ class StatusPublisher:
             _log.failure("A status watcher raised an error")
 
 
+LONGEST_TEXT = 500
+"""Characters of one health text; servers may send longer ones."""
+
+MOST_TEXTS = 50
+"""Health texts of one origin."""
+
+
+def presentable(text: str) -> str:
+    """
+    What a server says, fit for a line of a terminal or a log.
+
+    @return: at most L{LONGEST_TEXT} characters, all printable.
+    """
+    if len(text) > LONGEST_TEXT:
+        text = text[: LONGEST_TEXT - 3] + "..."
+    return "".join(c if c.isprintable() else " " for c in text).strip()
+
+
 class Health:
     """What is wrong at the moment, each under a key of its own."""
 
@@ -124,6 +142,7 @@ class Health:
 
     def set(self, key: str, text: str | None) -> None:
         """Note what is wrong under C{key}; C{None} or empty: nothing is."""
+        text = presentable(text) if text else None
         if self._texts.get(key) == (text or None):
             return
         if text:
@@ -134,7 +153,7 @@ class Health:
 
     def replace(self, prefix: str, texts: list[str]) -> None:
         """Replace everything noted under keys that begin with C{prefix}."""
-        wanted = {f"{prefix}{i}": text for i, text in enumerate(texts)}
+        wanted = {f"{prefix}{i}": text for i, text in enumerate(texts[:MOST_TEXTS])}
         for key in [k for k in self._texts if k.startswith(prefix)]:
             if key not in wanted:
                 self.set(key, None)
