@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import (
     FilteringLogObserver,
     LogLevel,
@@ -22,7 +21,10 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from tsrt._version import __version__
+from tsrt.cli.ending import Ending
+from tsrt.cli.hangup import HangUpService
 from tsrt.cli.prompt import TerminalPrompt
+from tsrt.cli.vital import VitalEndpoint
 from tsrt.config import NodeConfig, parseDuration
 from tsrt.errors import ConfigError, TSRTError
 from tsrt.keys import Secret
@@ -249,39 +251,40 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
     @param reactor: the host's reactor, with every interface that Twisted's own
         has.
     """
-    terminal = sys.__stderr__
+    ending = Ending(reactor, sys.__stderr__)
     node = Node(
         reactor,
         options.config,
         state=MemoryStateStore() if options["state"] else None,
-        login=TerminalPrompt(terminal),
+        login=TerminalPrompt(sys.__stderr__),
     )
 
-    def say(text: str) -> None:
-        if terminal is not None:
-            terminal.write(f"tsrt: {text}\n")
-            terminal.flush()
-
     def giveUp(error: TSRTError) -> None:
-        say(error.describe())
-        atexit.register(_exitWithFailure)
-        reactor.callLater(0, reactor.stop)
+        # What ended the node stands in the log already.
+        ending.giveUp(error, isLogged=error is node.status.error)
+
+    def vital(endpoint: IStreamServerEndpoint, what: str) -> IStreamServerEndpoint:
+        return VitalEndpoint(endpoint, what, giveUp)
 
     try:
         for port, endpoint in options["listen-tcp"]:
-            target = clientFromString(reactor, endpoint)
             ForwardService(
-                node.serverEndpoint(port), target, f"tailnet {port} to {endpoint}"
+                vital(node.serverEndpoint(port), f"--listen-tcp {port}"),
+                clientFromString(reactor, endpoint),
+                f"tailnet {port} to {endpoint}",
             ).setServiceParent(node.apps)
         for endpoint, host, port in options["forward"]:
             ForwardService(
-                serverFromString(reactor, endpoint),
+                vital(serverFromString(reactor, endpoint), f"--forward {endpoint}"),
                 node.clientEndpoint(host, port),
                 f"{endpoint} to {host}:{port}",
             ).setServiceParent(node.apps)
         for port, path in options["serve-dir"]:
             FilesService(
-                reactor, node.serverEndpoint(port), path, node.whois
+                reactor,
+                vital(node.serverEndpoint(port), f"--serve-dir {port}"),
+                path,
+                node.whois,
             ).setServiceParent(node.apps)
     except (ConfigError, ValueError, TypeError) as error:
         raise SystemExit(f"tsrt: {error}") from None
@@ -296,7 +299,8 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
         StatusFileService(
             node.watchStatus, Path(options["status-file"])
         ).setServiceParent(top)
-    Supervisor(node, giveUp, say).setServiceParent(top)
+    Supervisor(node, giveUp, ending.say).setServiceParent(top)
+    HangUpService(reactor).setServiceParent(top)
     return top
 
 
@@ -324,16 +328,3 @@ _NOISY = (
     "twisted.web.client",
     "twisted.web.server",
 )
-
-
-def _exitWithFailure() -> None:
-    """
-    Leave with a status of 1.
-
-    C{twistd} offers services no way to say how the process shall end.  By now
-    the reactor has stopped and the pid file is gone.
-    """
-    for stream in (sys.stdout, sys.stderr, sys.__stderr__):
-        if stream is not None:
-            stream.flush()
-    os._exit(1)

@@ -194,34 +194,24 @@ class NodeConfig:
         @param settings: beat the variables; C{None} means not set.
         @raise ConfigError: a variable has a value that cannot be.
         """
-        environ = os.environ if environ is None else environ
-        found: dict[str, object] = {"proxy": ProxySettings.fromEnvironment(environ)}
-        for names, setting in (
-            (("TS_AUTHKEY", "TS_AUTH_KEY"), "authKey"),
-            (("TS_CONTROL_URL",), "controlURL"),
-            (("TS_HOSTNAME",), "hostname"),
-            (("TS_STATE_DIR",), "stateDir"),
-        ):
-            value = next((environ[n] for n in names if environ.get(n)), None)
-            if value is not None:
-                found[setting] = value
-        if environ.get("TS_BOOT_TIMEOUT"):
-            found["startupTimeout"] = parseDuration(environ["TS_BOOT_TIMEOUT"])
-        for name, setting in (
-            ("TSNET_FORCE_LOGIN", "forceReauth"),
-            ("TS_FORCE_NOISE_443", "forceHTTPS"),
-        ):
-            if environ.get(name):
-                found[setting] = _parseBool(name, environ[name])
+        found = _readVariables(os.environ if environ is None else environ)
         found.update({k: v for k, v in settings.items() if v is not None})
         return cls._checked(found, "a setting")
 
     @classmethod
-    def fromFile(cls, path: str | os.PathLike[str], **settings: Any) -> NodeConfig:
+    def fromFile(
+        cls,
+        path: str | os.PathLike[str],
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> NodeConfig:
         """
         Read a TOML file whose keys are the attributes of this class.
 
-        @param settings: beat the file; C{None} means not set.
+        The C{TS_*} variables of L{fromEnvironment} beat the file, which beats
+        C{HTTPS_PROXY} and its like.
+
+        @param settings: beat file and variables; C{None} means not set.
         @raise ConfigError: the file cannot be read, or holds a key or a value
             that cannot be.
         """
@@ -237,9 +227,15 @@ class NodeConfig:
             raise ConfigError(
                 f"the configuration file {os.fspath(path)} is not TOML: {error}"
             ) from None
-        proxy = found.pop("proxy", None)
-        if proxy is not None:
-            found["proxy"] = ProxySettings.fromEnvironment({"ALL_PROXY": str(proxy)})
+        _checkKinds(found, os.fspath(path))
+        if "proxy" in found:
+            found["proxy"] = ProxySettings.fromEnvironment(
+                {"ALL_PROXY": str(found["proxy"])}
+            )
+        variables = _readVariables(os.environ if environ is None else environ)
+        proxy = variables.pop("proxy")
+        found.setdefault("proxy", proxy)
+        found.update(variables)
         found.update({k: v for k, v in settings.items() if v is not None})
         return cls._checked(found, os.fspath(path))
 
@@ -275,8 +271,9 @@ class NodeConfig:
             try:
                 text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is not text"
                 raise ConfigError(
-                    f"the auth key file {path} cannot be read: {error}"
+                    f"the auth key file {path} cannot be read: {reason}"
                 ) from None
             if not text.strip():
                 raise ConfigError(f"the auth key file {path} is empty")
@@ -295,6 +292,69 @@ class NodeConfig:
     def replace(self, **changes: Any) -> NodeConfig:
         """A copy with some settings changed."""
         return evolve(self, **changes)
+
+
+def _readVariables(environ: Mapping[str, str]) -> dict[str, object]:
+    """The settings that are in the environment; C{proxy} always is."""
+    found: dict[str, object] = {"proxy": ProxySettings.fromEnvironment(environ)}
+    for names, setting in (
+        (("TS_AUTHKEY", "TS_AUTH_KEY"), "authKey"),
+        (("TS_CONTROL_URL",), "controlURL"),
+        (("TS_HOSTNAME",), "hostname"),
+        (("TS_STATE_DIR",), "stateDir"),
+    ):
+        value = next((environ[n] for n in names if environ.get(n)), None)
+        if value is not None:
+            found[setting] = value
+    if environ.get("TS_BOOT_TIMEOUT"):
+        found["startupTimeout"] = parseDuration(environ["TS_BOOT_TIMEOUT"])
+    for name, setting in (
+        ("TSNET_FORCE_LOGIN", "forceReauth"),
+        ("TS_FORCE_NOISE_443", "forceHTTPS"),
+    ):
+        if environ.get(name):
+            found[setting] = _parseBool(name, environ[name])
+    return found
+
+
+_NUMBER = ((int, float), "a number")
+_TEXT = ((str,), "text")
+_SWITCH = ((bool,), "true or false")
+
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "hostname": _TEXT,
+    "stateDir": _TEXT,
+    "controlURL": _TEXT,
+    "authKey": _TEXT,
+    "ephemeral": _SWITCH,
+    "advertiseTags": ((list,), "a list of texts"),
+    "port": ((int,), "a whole number"),
+    "forceReauth": _SWITCH,
+    "allowHTTP": _SWITCH,
+    "forceHTTPS": _SWITCH,
+    "caFile": _TEXT,
+    "proxy": _TEXT,
+    "keepAlive": _NUMBER,
+    "startupTimeout": _NUMBER,
+    "stopTimeout": _NUMBER,
+}
+
+
+def _checkKinds(found: Mapping[str, object], where: str) -> None:
+    """
+    Check the values of a file; no message quotes one, it may be a secret.
+
+    @raise ConfigError: a value is of another kind than it must be.
+    """
+    for name, value in found.items():
+        kinds, words = _KINDS.get(name, ((object,), ""))
+        fits = isinstance(value, kinds) and (
+            not isinstance(value, bool) or bool in kinds or object in kinds
+        )
+        if isinstance(value, list) and list in kinds:
+            fits = all(isinstance(item, str) for item in value)
+        if not fits:
+            raise ConfigError(f"{where}: {name} must be {words}")
 
 
 def parseDuration(text: str) -> float:

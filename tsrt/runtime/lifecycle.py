@@ -104,7 +104,13 @@ for _state in _alive:
     @_state.upon(Lifecycle.ready).to(_running)
     def _becomeRunning(machine: Lifecycle, core: LifecycleCore) -> None:
         core.enter(NodeState.RUNNING)
-        core.fire(core.publisher.status)
+        status = core.publisher.status
+        _log.info(
+            "{name} is up at {addresses}",
+            name=status.name or "the node",
+            addresses=" and ".join(status.addresses),
+        )
+        core.fire(status)
 
     @_state.upon(Lifecycle.failed).to(_failed)
     def _fail(machine: Lifecycle, core: LifecycleCore, error: TSRTError) -> None:

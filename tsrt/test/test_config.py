@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import fields
 from twisted.trial.unittest import SynchronousTestCase
 
-from tsrt.config import NodeConfig, parseDuration, sanitizeHostname
+from tsrt.config import _KINDS, NodeConfig, parseDuration, sanitizeHostname
 from tsrt.errors import ConfigError
 from tsrt.keys import Secret
 
@@ -61,7 +62,10 @@ class NodeConfigTests(SynchronousTestCase):
         path = Path(self.mktemp())
         config = NodeConfig(authKey=f"file:{path}")
         error = self.assertRaises(ConfigError, config.resolvedAuthKey)
-        self.assertIn(str(path), str(error))
+        self.assertEqual(
+            str(error),
+            f"the auth key file {path} cannot be read: No such file or directory",
+        )
         path.write_text("\n")
         error = self.assertRaises(ConfigError, config.resolvedAuthKey)
         self.assertIn("is empty", str(error))
@@ -140,8 +144,51 @@ class NodeConfigTests(SynchronousTestCase):
         path.write_text("hostnam = 'x'")
         error = self.assertRaises(ConfigError, NodeConfig.fromFile, path)
         self.assertIn("hostnam", str(error))
-        path.write_text("port = 'x'")
-        self.assertRaises(ConfigError, NodeConfig.fromFile, path)
+
+    def test_wrongKindsInFiles(self) -> None:
+        """A value of a wrong kind is an error that names its key, not a guess."""
+        path = Path(self.mktemp())
+        for line, words in (
+            ("port = 'x'", "port must be a whole number"),
+            ("port = true", "port must be a whole number"),
+            ("hostname = 5", "hostname must be text"),
+            ("authKey = 12345", "authKey must be text"),
+            ("ephemeral = 'no'", "ephemeral must be true or false"),
+            ("ephemeral = 0", "ephemeral must be true or false"),
+            ("advertiseTags = 'tag:a'", "advertiseTags must be a list of texts"),
+            ("advertiseTags = [5]", "advertiseTags must be a list of texts"),
+            ("startupTimeout = '90s'", "startupTimeout must be a number"),
+            ("proxy = 3128", "proxy must be text"),
+        ):
+            path.write_text(line)
+            error = self.assertRaises(ConfigError, NodeConfig.fromFile, path)
+            self.assertIn(words, str(error))
+            self.assertNotIn("12345", str(error))
+
+    def test_kindsOfEverySetting(self) -> None:
+        """Every setting has a kind, so that none comes from a file unchecked."""
+        self.assertEqual(set(_KINDS), {a.name for a in fields(NodeConfig)})
+
+    def test_fileAndEnvironment(self) -> None:
+        """Arguments beat the TS_ variables, which beat the file."""
+        path = Path(self.mktemp())
+        path.write_text('hostname = "file"\nport = 5\nstateDir = "/file"\n')
+        environ = {
+            "TS_AUTHKEY": "k",
+            "TS_HOSTNAME": "variable",
+            "TS_STATE_DIR": "/variable",
+            "HTTPS_PROXY": "http://corporate:3128",
+        }
+        config = NodeConfig.fromFile(path, environ, hostname="argument")
+        self.assertEqual(config.hostname, "argument")
+        self.assertEqual(config.stateDir, Path("/variable"))
+        self.assertEqual(config.port, 5)
+        self.assertEqual(config.authKey, Secret("k"))
+        self.assertIn("corporate", repr(config.proxy))
+        path.write_text('proxy = "http://ours:3128"')
+        config = NodeConfig.fromFile(path, environ)
+        self.assertIn("ours", repr(config.proxy))
+        self.assertNotIn("corporate", repr(config.proxy))
 
     def test_replace(self) -> None:
         """A copy differs in what was asked for only."""

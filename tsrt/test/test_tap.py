@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -297,6 +298,7 @@ class ProcessTests(SynchronousTestCase):
         self.assertNotIn(str(self.key), output + errors)
         self.assertNotIn("Traceback", output + errors)
         self.assertNotIn("#debug", output)
+        self.assertIn("[tsrt.node#info] box.tailnet.test is up at 100.64.0.1", output)
 
     def test_refusedKey(self) -> None:
         """A key that is not known ends the process with one plain sentence."""
@@ -306,6 +308,51 @@ class ProcessTests(SynchronousTestCase):
         [sentence] = [x for x in errors.splitlines() if x.startswith("tsrt: ")]
         self.assertIn("auth key", sentence)
         self.assertNotIn("Traceback", output + errors)
+
+    def test_stateInUse(self) -> None:
+        """What fails at once is told once, and without a traceback."""
+        self.environment["TS_AUTHKEY"] = str(self.key)
+        self.join("box")
+        self.waitFor(self.directory / "box.json", "state", "Running")
+        output, errors = self.join("box").communicate(timeout=20)
+        [sentence] = [x for x in errors.splitlines() if x.startswith("tsrt: ")]
+        holder = self.processes[1].pid
+        self.assertIn(f"in use by another node (process {holder})", sentence)
+        self.assertNotIn("Traceback", output + errors)
+        self.assertEqual(self.processes[2].returncode, 1, output + errors)
+
+    def test_portInUse(self) -> None:
+        """A host port that is taken ends the process; the option is no decoration."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            process = self.join(
+                "box", "--forward", f"tcp:{port}:interface=127.0.0.1=web:80"
+            )
+            output, errors = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 1, output + errors)
+        self.assertIn(f"tsrt: --forward tcp:{port}", errors)
+        self.assertIn(f"port {port} cannot be had", errors)
+        self.assertNotIn("Traceback", output + errors)
+
+    def test_samePortTwice(self) -> None:
+        """Two options that want one tailnet port cannot both have it."""
+        process = self.join(
+            "box", *("--listen-tcp", "80=tcp:127.0.0.1:1"), *("--serve-dir", "80=.")
+        )
+        output, errors = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 1, output + errors)
+        self.assertIn("tsrt: --serve-dir 80: port 80 cannot be had", errors)
+        self.assertNotIn("Traceback", output + errors)
+
+    def test_hangUp(self) -> None:
+        """A closed terminal is a clean stop: an ephemeral node leaves."""
+        self.environment["TS_AUTHKEY"] = str(self.key)
+        process = self.join("box", "--ephemeral")
+        self.waitFor(self.directory / "box.json", "state", "Running")
+        process.send_signal(signal.SIGHUP)
+        output, errors = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, 0, output + errors)
+        self.assertFalse((self.directory / "box.json").exists())
 
     def test_loginURL(self) -> None:
         """Without a key the login page is shown, once."""
@@ -326,3 +373,4 @@ class ProcessTests(SynchronousTestCase):
         output, errors = process.communicate(timeout=20)
         self.assertEqual(process.returncode, 1, output + errors)
         self.assertIn("TCP: failed", errors)
+        self.assertIn("TCP: failed", output, "a daemon has no terminal, but a log")
