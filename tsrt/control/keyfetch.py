@@ -27,7 +27,6 @@ from tsrt.control.steps import DNS, KEY, TCP, TLS, StepLog
 from tsrt.control.urls import ControlURL
 from tsrt.errors import (
     ControlError,
-    ControlHTTPError,
     ControlProtocolError,
     ControlTooOld,
     WireError,
@@ -43,6 +42,23 @@ _NOT_CONTROL = (
     "Check that the login server's address is a control server's, and that no "
     "login page of the network is in between."
 )
+
+
+class KeyUnavailable(ControlError):
+    """
+    The question for the key was answered with an HTTP error.
+
+    Not a L{ControlHTTPError}: whoever answered has not shown that it is the
+    control server, so what it says means nothing for the node or its login.
+
+    @ivar status: the HTTP status code.
+    """
+
+    advice = _NOT_CONTROL
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class KeyFetcher:
@@ -82,7 +98,7 @@ class KeyFetcher:
         Ask the server for its key.
 
         @return: fires with the key.  It fails with L{ControlTooOld} when the
-            server has none, L{ControlHTTPError} for an HTTP error,
+            server has none, L{KeyUnavailable} for an HTTP error,
             L{ControlProtocolError} for an answer that is no key,
             L{tsrt.errors.ClockSkew} and L{tsrt.errors.ControlUnreachable}.
         """
@@ -129,11 +145,10 @@ class KeyFetcher:
         url = self._url.keyURL(self._version)
         response = await self._http.request("GET", f"/key?v={self._version}")
         if response.status != 200:
-            raise ControlHTTPError(
+            raise KeyUnavailable(
                 f"{url} was answered with HTTP {response.status} "
                 f"{response.reason}".rstrip(),
-                status=response.status,
-                advice=_NOT_CONTROL,
+                response.status,
             )
         return response.body
 

@@ -19,6 +19,9 @@ from tsrt.control.steps import NETMAP, StepLog
 from tsrt.errors import ControlError, ControlUnreachable
 from tsrt.tailcfg import UNSET, MapRequest, MapResponse
 
+# Seconds, whatever the number of useless maps in a row.
+_LONGEST_PENANCE = 30.0
+
 
 class MapLoop:
     """
@@ -73,6 +76,8 @@ class MapLoop:
         self._cursor = SessionCursor()
         self._looper = Looper(self._run)
         self._stream: MapStream | None = None
+        self._isAbandoned = False
+        self._useless = 0
         self.isAlive = False
 
     @property
@@ -107,6 +112,7 @@ class MapLoop:
         """
         self._cursor.clear()
         if self._stream is not None:
+            self._isAbandoned = True
             self._stream.fail(error)
 
     async def _run(self, run: Run) -> None:
@@ -118,14 +124,23 @@ class MapLoop:
                 self._trouble(error)
             # A clean end waits too: else a server that ends each stream at
             # once would be asked without a pause.
-            await run.wait(
-                deferLater(self._reactor, self._backoff.next(), lambda: None)
-            )
+            wait = max(self._backoff.next(), self._penance())
+            await run.wait(deferLater(self._reactor, wait, lambda: None))
             if error is not None and isUnknownNode(error):
                 # It is for the others to say when to go on.
                 self._looper.stop()
                 self._unknownNode(error)
                 return
+
+    def _penance(self) -> float:
+        """
+        Seconds to wait because of maps that came, but were of no use.
+
+        Each of them looks like a success to the back-off.
+        """
+        self._useless = self._useless + 1 if self._isAbandoned else 0
+        self._isAbandoned = False
+        return min(float(self._useless), _LONGEST_PENANCE)
 
     async def _poll(self, run: Run) -> ControlError | None:
         """Read one stream to its end; C{None} if it ended well."""

@@ -205,7 +205,8 @@ class NoiseLayer(Protocol):
                 HandshakeRefused(
                     f"{self._where} closed the connection during the Noise "
                     f"handshake{why}",
-                    advice="Perhaps a proxy cut it, or the server has a new key.",
+                    advice="Perhaps a proxy cut it, or the server does not have the "
+                    "key that it publishes.",
                 )
             )
         self._send = self._receive = None

@@ -48,7 +48,11 @@ class ControlObserver(Protocol):
         """
 
     def mapResponse(self, response: MapResponse) -> None:
-        """A map response, in the order in which they were sent."""
+        """
+        A map response, in the order in which they were sent.
+
+        @raise ProtocolError: it cannot be used; the whole map is asked for anew.
+        """
 
     def mapAlive(self, alive: bool) -> None:
         """Whether there is a map stream that has brought a map."""

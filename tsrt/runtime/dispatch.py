@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from tsrt.errors import ProtocolError
 from tsrt.netmap.delta import Changes, MapState
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.names import NameTable
@@ -72,13 +71,12 @@ class NetmapDispatcher:
         return self._state.map
 
     def apply(self, response: MapResponse) -> None:
-        """Apply one response; an impossible one is logged and left."""
-        try:
-            changes = self._state.apply(response, self._wallclock())
-        except ProtocolError as error:
-            _log.warn("a map response is ignored: {reason}", reason=str(error))
-            return
-        self._tell(changes)
+        """
+        Apply one response.
+
+        @raise ProtocolError: it is an impossible one; nothing was changed.
+        """
+        self._tell(self._state.apply(response, self._wallclock()))
 
     def refresh(self) -> None:
         """Notice nodes whose keys have expired since the last response."""

@@ -19,6 +19,7 @@ from tsrt.control.connection import (
     QUIET,
 )
 from tsrt.control.h2response import H2Response
+from tsrt.control.keyfetch import KeyUnavailable
 from tsrt.errors import (
     ControlHTTPError,
     ControlProtocolError,
@@ -114,8 +115,8 @@ class ConnectionTests(SynchronousTestCase):
         first = self.connection.request("GET", "/x")
         second = self.connection.request("GET", "/x")
         self.harness.pump()
-        self.failureResultOf(first, ControlHTTPError)
-        self.failureResultOf(second, ControlHTTPError)
+        self.failureResultOf(first, KeyUnavailable)
+        self.failureResultOf(second, KeyUnavailable)
         self.peer.keyAnswer = good
         self.successResultOf(self.pumped())
 

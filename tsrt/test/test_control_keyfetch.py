@@ -20,14 +20,18 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.control.dial import ControlDialer
-from tsrt.control.keyfetch import FETCH_TIMEOUT, KeyFetcher, parseKeyAnswer
+from tsrt.control.keyfetch import (
+    FETCH_TIMEOUT,
+    KeyFetcher,
+    KeyUnavailable,
+    parseKeyAnswer,
+)
 from tsrt.control.plainhttp import LARGEST_ANSWER
 from tsrt.control.skew import describeSpan
 from tsrt.control.steps import KEY, TLS, StepLog, StepResult
 from tsrt.control.urls import parseControlURL
 from tsrt.errors import (
     ClockSkew,
-    ControlHTTPError,
     ControlProtocolError,
     ControlTooOld,
     ControlUnreachable,
@@ -168,7 +172,7 @@ class FetchTests(SynchronousTestCase):
         )
         self.net.listen(HOST, 443, self.peer.build)
         self.net.listen(HOST, 80, self.peer.build)
-        self.failureResultOf(self.fetch(), ControlHTTPError)
+        self.failureResultOf(self.fetch(), KeyUnavailable)
         self.assertEqual(len(self.net.attempts), 1)
 
     def test_errorPages(self) -> None:
@@ -176,7 +180,7 @@ class FetchTests(SynchronousTestCase):
         for status in ("404 Not Found", "500 Oops", "502 Bad Gateway", "403 Forbidden"):
             self.peer.keyAnswer = page(b"<html>" * 100, status, "text/html")
             self.net.listen(HOST, 443, self.peer.build)
-            problem = self.failureResultOf(self.fetch(), ControlHTTPError).value
+            problem = self.failureResultOf(self.fetch(), KeyUnavailable).value
             self.assertIn(f"HTTP {status}", str(problem))
             self.assertEqual(problem.status, int(status[:3]))
             self.assertFalse(problem.isPermanent)
