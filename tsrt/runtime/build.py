@@ -115,7 +115,7 @@ class DataPathService(Service):
         self._datapath = datapath
         self._overlay = overlay
         self._dispatcher = dispatcher
-        self._housekeeping = LoopingCall(dispatcher.refresh)
+        self._housekeeping = LoopingCall(self._keepHouse)
         self._housekeeping.clock = reactor
 
     def startService(self) -> None:
@@ -128,6 +128,11 @@ class DataPathService(Service):
         self._housekeeping.start(_HOUSEKEEPING, now=False).addErrback(
             lambda failure: _log.failure("housekeeping stopped", failure)
         )
+
+    def _keepHouse(self) -> None:
+        # Regular looks at the clock are how a step of it is told.
+        self._overlay.now()
+        self._dispatcher.refresh()
 
     def stopService(self) -> None:
         """Move nothing any more."""

@@ -11,6 +11,14 @@ from tsrt.netstack.stack import Stack
 
 _log = Logger(namespace="tsrt.overlay")
 
+LONGEST_STEP = 150.0
+"""
+Seconds that may lie between two looks at the clock of a running node.
+
+It looks at least once a minute; more means that the clock was set, or that the
+machine slept.
+"""
+
 
 class NodeOverlay:
     """
@@ -34,14 +42,16 @@ class NodeOverlay:
 
     def now(self) -> float:
         """
-        The reactor's time, but never less than it was.
+        The reactor's time, without the steps that a clock makes when it is set.
 
-        Most reactors tell the time of day, and somebody may set the clock
-        back; retransmission timers and keys must not wait for it to catch up.
+        Most reactors tell the time of day.  Set back, it must not keep
+        retransmission timers and keys waiting; set forward, it must not look
+        as if nobody had answered for days.
         """
         seconds = self.reactor.seconds() + self._lag
-        if seconds < self._latest:
-            self._lag += self._latest - seconds
+        step = seconds - self._latest
+        if step < 0 or (step > LONGEST_STEP and self._flush is not None):
+            self._lag -= step
             return self._latest
         self._latest = seconds
         return seconds
@@ -77,7 +87,8 @@ class NodeOverlay:
     def attach(
         self, flush: Callable[[], None], resolve: Callable[[str], list[bytes]]
     ) -> None:
-        """A data path feeds the stack now."""
+        """A data path feeds the stack now, and looks at the clock."""
+        self.now()
         self._flush = flush
         self._resolve = resolve
 

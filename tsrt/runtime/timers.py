@@ -37,9 +37,14 @@ class DeadlineTimer:
         if deadline is None:
             return
         if self._call is not None:
-            if self._at <= deadline + GRAIN:
+            # Overdue: the reactor's clock was set back, and would have us wait
+            # until it has caught up.
+            isOverdue = now > self._at + GRAIN
+            if self._at <= deadline + GRAIN and not isOverdue:
                 return
             self._call.cancel()
+            if isOverdue:
+                deadline = now
         self._at = max(deadline, now)
         self._call = self._reactor.callLater(self._at - now, self._fire)
 
