@@ -278,7 +278,6 @@ class OutgoingConnection:
         self._flow = None
         self._cancelNext()
         flow.owner = None
-        flow.abort()
         flow.release(self._context.now())
         self._context.flush()
 

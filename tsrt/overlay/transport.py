@@ -320,7 +320,6 @@ class TailnetTCPTransport:
         """Close below a TLS layer, if there is one."""
         if self.connected and not self.disconnecting:
             self.disconnecting = True
-            self._readPaused = False
             self._soon()
 
     def loseWriteConnection(self) -> None:
@@ -349,8 +348,7 @@ class TailnetTCPTransport:
 
     def pauseProducing(self) -> None:
         """Deliver nothing; the peer's window closes as the buffer fills."""
-        if not self.disconnecting:
-            self._readPaused = True
+        self._readPaused = True
 
     def resumeProducing(self) -> None:
         """Deliver again."""

@@ -7,7 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.netstack.tcpoptions import DEFAULTS
 from tsrt.overlay.feed import LEAST_HIGH_WATER, MOST_HIGH_WATER
+from tsrt.overlay.transport import READ_SIZE
 from tsrt.test.overlaynet import (
+    HalfCloser,
     OverlayNet,
     PullProducer,
     PushProducer,
@@ -78,6 +80,46 @@ class PressureTests(SynchronousTestCase):
         self.server.transport.resumeProducing()
         self.net.elapse(5)
         self.assertEqual(2, len(pieces))
+
+    def test_bigBufferInPieces(self) -> None:
+        """What waited for a paused protocol comes in pieces of a bounded size."""
+        self.client.transport.write(bytes(5_000_000))
+        self.net.elapse(10)
+        self.server.transport.pauseProducing()
+        self.client.transport.write(bytes(1_000_000))
+        self.net.elapse(5)
+        self.assertGreater(unread(self.server), 3 * READ_SIZE)
+        sizes: list[int] = []
+        self.server.dataReceived = lambda data: sizes.append(len(data))
+        self.server.transport.resumeProducing()
+        self.net.elapse(5)
+        self.assertEqual(1_000_000, sum(sizes))
+        self.assertEqual(READ_SIZE, max(sizes))
+
+    def test_deafProducerIsPausedOnce(self) -> None:
+        """A producer that writes on when paused is not paused again."""
+        producer = PushProducer(None, 0)
+        self.server.transport.pauseProducing()
+        self.client.transport.registerProducer(producer, True)
+        for _ in range(50):
+            self.client.transport.write(bytes(50_000))
+        self.assertEqual(["pause"], producer.events)
+        producer.resumeProducing = lambda: producer.events.append("resume")
+        self.server.transport.resumeProducing()
+        self.net.elapse(10)
+        self.assertEqual(["pause", "resume"], producer.events)
+
+    def test_flushAfterProducer(self) -> None:
+        """The end comes when all is acknowledged, though the peer stays open."""
+        client, server = Recorder(), HalfCloser()
+        join(self.net, client, server)
+        producer = PushProducer(client.transport, 2_000_000)
+        producer.start()
+        client.transport.loseConnection()
+        self.net.elapse(30)
+        self.assertIn("pause", producer.events)
+        self.assertEqual(["made", "read lost"], server.events)
+        self.assertEqual(["made", "lost"], client.events)
 
     def test_resumeIsNotReentrant(self) -> None:
         """resumeProducing delivers in a later turn, not inside of the call."""
@@ -183,6 +225,23 @@ class PressureTests(SynchronousTestCase):
         self.client.transport.registerProducer(Idle(), False)
         self.net.elapse(10)
         self.assertLessEqual(len(asked), 3)
+
+    def test_hesitantPullProducer(self) -> None:
+        """One that had nothing at first is asked again once the rest is out."""
+        asked = []
+
+        class Hesitant:
+            def resumeProducing(self) -> None:
+                asked.append(queued(client))
+
+            def stopProducing(self) -> None:
+                """Nothing to stop."""
+
+        client = self.client
+        client.transport.write(b"something first")
+        client.transport.registerProducer(Hesitant(), False)
+        self.net.elapse(0.001)
+        self.assertEqual(2, len(asked))
 
     def test_loseConnectionWaitsForProducer(self) -> None:
         """A registered producer writes on after loseConnection, to its end."""

@@ -21,6 +21,7 @@ from tsrt.test.overlaynet import (
     A6,
     B4,
     B6,
+    HalfCloser,
     OverlayNet,
     Recorder,
     join,
@@ -249,12 +250,51 @@ class TransportTests(SynchronousTestCase):
             self.server.transport.abortConnection()
             self.assertIsNone(self.server.lost)
 
+        def connectionLost(reason) -> None:
+            Recorder.connectionLost(self.server, reason)
+            names = [call.func.__name__ for call in self.net.clock.getDelayedCalls()]
+            self.assertNotIn("_woken", names)
+
         self.server.dataReceived = dataReceived
+        self.server.connectionLost = connectionLost
         self.join()
         self.client.transport.write(bytes(READ_SIZE * 3))
         self.net.elapse(1)
         self.assertEqual(1, len(self.server.data))
         self.assertIsInstance(self.server.lost, ConnectionAborted)
+
+    def test_loseConnectionWithDataUnread(self) -> None:
+        """What a closing protocol did not read does not make its end a reset."""
+        self.client = HalfCloser()
+        self.join()
+        self.server.transport.pauseProducing()
+        self.client.transport.write(b"never read")
+        self.net.elapse(1)
+        self.server.transport.write(b"last words")
+        self.server.transport.loseConnection()
+        self.net.elapse(1)
+        self.assertEqual(b"last words", self.client.data)
+        self.assertEqual(["made", "read lost"], self.client.events)
+        self.assertEqual(["made", "lost"], self.server.events)
+        self.assertEqual(b"", self.server.data)
+
+    def test_turnInsideATurn(self) -> None:
+        """A protocol that turns the reactor itself is not called in its call."""
+        depth = [0]
+
+        def dataReceived(data: bytes) -> None:
+            self.assertEqual(0, depth[0])
+            depth[0] += 1
+            self.server.data += data
+            self.client.transport.write(b"more" if len(self.server.data) < 20 else b"")
+            self.net.elapse(0.02)
+            depth[0] -= 1
+
+        self.server.dataReceived = dataReceived
+        self.join()
+        self.client.transport.write(b"begin")
+        self.net.elapse(2)
+        self.assertGreaterEqual(len(self.server.data), 20)
 
     def test_abortAfterLose(self) -> None:
         """An abort ends a connection that cannot be flushed."""
@@ -307,6 +347,15 @@ class TransportTests(SynchronousTestCase):
         self.join()
         transport = self.client.transport
         self.assertIs(True, transport.getTcpNoDelay())
+        transport.write(b"1")
+        self.net.elapse(0.001)
+        transport.write(b"2")
+        self.net.elapse(0.0045)
+        self.assertEqual(b"1", self.server.data)
+        self.net.elapse(0.001)
+        self.assertEqual(b"12", self.server.data)
+        self.net.elapse(1)
+        self.server.data = b""
         transport.setTcpNoDelay(False)
         self.assertIs(False, transport.getTcpNoDelay())
         transport.write(b"a")

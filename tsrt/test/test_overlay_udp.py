@@ -316,17 +316,24 @@ class UDPTests(SynchronousTestCase):
         """Stopping in the middle of a flood leaves no delayed call."""
         port = self.bind()
         port._binding._queueLimit = 2000
+        left: list[str] = []
+
+        def stop() -> None:
+            port.stopListening()
+            left.extend(c.func.__name__ for c in self.net.clock.getDelayedCalls())
 
         def datagramReceived(data: bytes, addr: object) -> None:
             self.receiver.got.append((data, addr))
             if len(self.receiver.got) == 256:
-                self.net.clock.callLater(0, port.stopListening)
+                self.net.clock.callLater(0, stop)
 
         self.receiver.datagramReceived = datagramReceived
         for _ in range(1000):
             self.out.write(b"x", (B4, 53))
         self.net.elapse(1)
         self.assertIn("stop", self.receiver.events)
+        self.assertIn("_stopped", left)
+        self.assertNotIn("_woken", left)
         self.assertEqual([], self.net.clock.getDelayedCalls())
 
     def test_floodIsBounded(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
@@ -12,7 +12,8 @@ from twisted.internet.endpoints import (
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from tsrt.endpoints import TailnetClientEndpoint, TailnetServerEndpoint
@@ -290,6 +291,36 @@ class PairTests:
         self.net.elapse(1)
         self.assertIsInstance(self.near.lost, ConnectionLost)
 
+    def test_lateTarget(self) -> None:
+        """A target that comes in spite of being cancelled is reset."""
+        late: Deferred[object] = Deferred()
+
+        class Stubborn:
+            async def _wait(self):
+                try:
+                    await late
+                except CancelledError:
+                    return outgoing
+
+            def connect(self, factory):
+                return Deferred.fromCoroutine(self._wait())
+
+        outgoing = Half()
+        aborted = []
+
+        class Transport:
+            def abortConnection(self) -> None:
+                aborted.append(True)
+
+        outgoing.transport = Transport()
+        self.start()
+        self.service._joining.target = Stubborn()
+        self.net.wait(self.attempt(self.near))
+        self.net.elapse(1)
+        self.near.transport.abortConnection()
+        self.net.elapse(1)
+        self.assertEqual([True], aborted)
+
     def test_restart(self) -> None:
         """After a stop the service can start again."""
         self.listen(factoryFor(self.far))
@@ -321,6 +352,59 @@ class OutOfTheHostTests(PairTests, OutOfTheHost):
     def test_interface(self) -> None:
         """A half provides what transports look for."""
         self.assertTrue(verifyObject(IHalfCloseableProtocol, Half()))
+
+
+class SocketTests(TestCase):
+    """A pair of real sockets, which end in their own way."""
+
+    timeout = 20
+
+    def test_T_half_close_sockets(self) -> None:
+        """Both ends are passed on, and everything that was sent arrives."""
+        from twisted.internet import reactor
+
+        near, far = HalfCloser(), HalfCloser()
+        gone = [Deferred(), Deferred()]
+        near.connectionLost = lambda reason=None: gone[0].callback(reason.value)
+        far.connectionLost = lambda reason=None: gone[1].callback(reason.value)
+        data = b"d" * 3_000_000
+
+        def answer() -> None:
+            far.transport.write(data)
+            far.transport.loseWriteConnection()
+
+        far.readConnectionLost = answer
+        far.writeConnectionLost = lambda: far.transport.loseConnection()
+        near.readConnectionLost = lambda: near.transport.loseConnection()
+
+        async def run() -> None:
+            target = TCP4ServerEndpoint(reactor, 0, interface=HOST)
+            port = await target.listen(factoryFor(far))
+            listening = TCP4ServerEndpoint(reactor, 0, interface=HOST)
+            service = ForwardService(
+                listening,
+                TCP4ClientEndpoint(reactor, HOST, port.getHost().port),
+                "sockets",
+            )
+            service.startService()
+            entry = await service._waitingForPort
+            service._waitingForPort = succeed(entry)
+            await TCP4ClientEndpoint(reactor, HOST, entry.getHost().port).connect(
+                factoryFor(near)
+            )
+            near.transport.write(data)
+            near.transport.loseWriteConnection()
+            ends = [await gone[0], await gone[1]]
+            self.assertEqual(data, far.data)
+            self.assertEqual(data, near.data)
+            for end in ends:
+                self.assertIsInstance(end, ConnectionDone)
+            while service._joining.incoming:
+                await deferLater(reactor, 0.01)
+            await service.stopService()
+            await port.stopListening()
+
+        return Deferred.fromCoroutine(run())
 
 
 class TLSTargetTests(ForwardCase):

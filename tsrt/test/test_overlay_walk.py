@@ -1,0 +1,205 @@
+"""
+Watching packets walk: what the interpreter does for each of them.
+
+A packet may cost parsing, sealing and queueing.  It may cost no Deferred, no
+log event, no delayed call and no frozen attrs object; these are for batches.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from types import FrameType
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from tsrt.runtime.datapath import DataPath
+from tsrt.test.overlaynet import Recorder, factoryFor, queued
+from tsrt.testing.clock import pump
+from tsrt.testing.tailnet import TestTailnet
+
+# Parts of file names, and names of functions, that are not to be met.
+_DEAR_FILES = (
+    "twisted/internet/defer",
+    "twisted/logger",
+    "twisted/python/log",
+    "twisted/python/failure",
+    "<attrs generated",
+)
+_DEAR_NAMES = ("callLater", "callWithContext", "_settle", "_arm")
+
+FEW, MANY = 10, 1000
+
+# As many as fit into the congestion window.
+SEGMENTS = 60
+
+
+def callsOf(action: Callable[[], object]) -> tuple[int, Counter[str]]:
+    """
+    Do something under a profiler.
+
+    @return: how many Python functions were called, and how often each dear
+        one was.
+    """
+    total = 0
+    dear: Counter[str] = Counter()
+
+    def watch(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal total
+        if event != "call":
+            return
+        total += 1
+        code = frame.f_code
+        file = code.co_filename.replace("\\", "/")
+        if code.co_name in _DEAR_NAMES or any(part in file for part in _DEAR_FILES):
+            dear[f"{file.rpartition('/')[2]}:{code.co_name}"] += 1
+
+    sys.setprofile(watch)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return total, dear
+
+
+class Counting(DatagramProtocol):
+    """Counts datagrams."""
+
+    count = 0
+
+    def datagramReceived(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.count += 1
+
+
+class WalkTests(SynchronousTestCase):
+    """Two nodes whose data paths are joined without a network."""
+
+    def setUp(self) -> None:
+        self.tailnet = TestTailnet(nodes=["a", "b"])
+        self.addCleanup(self.tailnet.close)
+        self.sent: list[bytes] = []
+        self.protocol = Counting()
+        self.port = self.listen("b", 4000, self.protocol)
+        self.port._binding._queueLimit = 10 * MANY
+        self.out = self.listen("a", 4000, Counting())
+        self.target = (self.tailnet["b"].status.addresses[0], 4000)
+        # The first datagram makes the tunnel's session.
+        self.out.write(b"first", self.target)
+        self.tailnet.settle()
+        self.assertEqual(1, self.protocol.count)
+        self.a, self.b = self.datapath("a"), self.datapath("b")
+        self.normally = self.a._transmit
+        self.a._transmit = self.transmit
+
+    def listen(self, name: str, number: int, protocol: DatagramProtocol):
+        port = self.tailnet[name].reactor.listenUDP(number, protocol)
+        self.addCleanup(lambda: self.tailnet.wait(port.stopListening()))
+        return port
+
+    def datapath(self, name: str) -> DataPath:
+        engine = self.tailnet[name]._engine
+        assert engine is not None
+        return engine.datapath
+
+    def transmit(self, peer: bytes, messages: list[bytes]) -> bool:
+        self.sent += messages
+        return True
+
+    def outbound(self, count: int) -> tuple[int, Counter[str]]:
+        """Send datagrams from C{a}; the calls from the first write on."""
+        self.sent.clear()
+
+        def action() -> None:
+            for _ in range(count):
+                self.out.write(b"x" * 100, self.target)
+            self.tailnet.clock.advance(0)
+
+        seen = callsOf(action)
+        self.assertEqual(count, len(self.sent))
+        return seen
+
+    def inbound(self, count: int) -> tuple[int, Counter[str]]:
+        """Let C{b} receive datagrams; the calls from the messages on."""
+        self.outbound(count)
+        before = self.protocol.count
+        source = self.tailnet["b"].peers()[0].key.raw
+        seen = callsOf(lambda: self.b.receive(source, self.sent))
+        self.tailnet.settle()
+        self.assertEqual(count, self.protocol.count - before)
+        return seen
+
+    def assertConstant(
+        self, few: tuple[int, Counter[str]], many: tuple[int, Counter[str]]
+    ) -> None:
+        """What is dear does not grow with the number of packets."""
+        for name, count in many[1].items():
+            self.assertLessEqual(count, few[1][name] + 2, f"{name}: {many[1]}")
+        # The profiler saw the packets at all.
+        self.assertGreater(many[0], few[0] + MANY - FEW)
+
+    def test_outbound(self) -> None:
+        """A thousand packets out: as many dear calls as for ten."""
+        self.assertConstant(self.outbound(FEW), self.outbound(MANY))
+
+    def test_inbound(self) -> None:
+        """A thousand packets in: as many dear calls as for ten."""
+        self.assertConstant(self.inbound(FEW), self.inbound(MANY))
+
+    def stream(self, segments: int) -> tuple[tuple[int, Counter[str]], ...]:
+        """
+        Send segments of a stream from C{a} to C{b}.
+
+        @return: the calls of sending, and of receiving.
+        """
+        self.sent.clear()
+        # Open the windows wide; they would close again in a pause.
+        self.client.transport.write(bytes(2_000_000))
+        pump(self.tailnet.clock, lambda: not queued(self.client))
+        data = b"s" * (1200 * segments)
+
+        def send() -> None:
+            self.client.transport.write(data)
+            self.tailnet.clock.advance(0)
+
+        self.a._transmit = self.transmit
+        before = len(self.server.data)
+        out = callsOf(send)
+        self.assertGreaterEqual(len(self.sent), segments * 9 // 10)
+        self.a._transmit = self.normally
+        source = self.tailnet["b"].peers()[0].key.raw
+        into = callsOf(lambda: self.b.receive(source, self.sent))
+        self.tailnet.settle(2)
+        self.assertEqual(len(data), len(self.server.data) - before)
+        return out, into
+
+    def test_tcp(self) -> None:
+        """A stream's segments cost no more dear calls when there are more."""
+        self.a._transmit = self.normally
+        self.client, self.server = Recorder(), Recorder()
+        listening = self.tailnet["b"].reactor.listenTCP(7, factoryFor(self.server))
+        connecting = self.tailnet["a"].clientEndpoint("b", 7)
+        self.tailnet.wait(connecting.connect(factoryFor(self.client)))
+        few, many = self.stream(FEW), self.stream(SEGMENTS)
+        for less, more in zip(few, many, strict=True):
+            for name, count in more[1].items():
+                self.assertLessEqual(count, less[1][name] + 2, f"{name}: {more[1]}")
+            self.assertGreater(more[0], less[0] + SEGMENTS - FEW)
+        self.client.transport.loseConnection()
+        self.tailnet.settle()
+        self.tailnet.wait(listening.stopListening())
+
+    def test_watcherSees(self) -> None:
+        """The watch finds what it is to find."""
+
+        def action() -> None:
+            for _ in range(FEW):
+                Deferred().callback(None)
+                self.tailnet.clock.callLater(0, int)
+
+        _, dear = callsOf(action)
+        self.assertGreaterEqual(dear["defer.py:callback"], FEW)
+        self.assertGreaterEqual(dear["task.py:callLater"], FEW)
+        self.tailnet.settle()
