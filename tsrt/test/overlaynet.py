@@ -12,7 +12,7 @@ from random import Random
 
 from twisted.internet import task
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import formatEvent, globalLogPublisher
@@ -214,6 +214,37 @@ class HalfCloser(Recorder):
 
     def writeConnectionLost(self) -> None:
         self.events.append("write lost")
+
+
+class RecordingFactory(ClientFactory):
+    """Keeps what a connector tells it."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.failure: BaseException | None = None
+        self.made = Recorder()
+
+    def doStart(self) -> None:
+        self.events.append("start")
+
+    def doStop(self) -> None:
+        self.events.append("stop")
+
+    def startedConnecting(self, connector) -> None:
+        self.events.append("connecting")
+
+    def buildProtocol(self, addr):
+        self.events.append("build")
+        return self.made
+
+    def clientConnectionFailed(self, connector, reason) -> None:
+        self.events.append("failed")
+        self.failure = reason.value
+
+    def clientConnectionLost(self, connector, reason) -> None:
+        self.events.append("lost")
 
 
 class PushProducer:
