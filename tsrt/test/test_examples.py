@@ -40,6 +40,22 @@ class ExampleTests(NodeTestCase):
 
     skip = None if EXAMPLES.exists() else "the examples are not part of an installation"
 
+    def setUp(self) -> None:
+        """Leave nothing on the global reactor."""
+        super().setUp()
+        # A Site keeps its log's date with calls of the global reactor, which
+        # would soil whichever test comes next.
+        from twisted.internet import reactor
+
+        before = set(reactor.getDelayedCalls())
+
+        def tidy() -> None:
+            for call in reactor.getDelayedCalls():
+                if call not in before:
+                    call.cancel()
+
+        self.addCleanup(tidy)
+
     def test_whoisPage(self) -> None:
         """The page greets the user and the node that ask for it."""
         example = load("whois_page")

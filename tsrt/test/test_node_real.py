@@ -152,6 +152,7 @@ class LoopbackTests(TestCase):
         await self.life(["a", "b"])
         await deferLater(self.reactor, 0.2)
         files = descriptors()
+        engines = alive(Engine)["Engine"]
         for step in range(30):
             node = self.makeNode("brief")
             node.startService()
@@ -159,4 +160,4 @@ class LoopbackTests(TestCase):
             await node.stopService()
         await deferLater(self.reactor, 0.3)
         self.assertEqual(descriptors(), files)
-        self.assertEqual(alive(Engine)["Engine"], 0)
+        self.assertLessEqual(alive(Engine)["Engine"], engines)
