@@ -324,6 +324,7 @@ class _Quieter(Service):
 
 
 _NOISY = (
+    "twisted.application._client_service.ClientService",
     "twisted.internet.protocol",
     "twisted.web.client",
     "twisted.web.server",

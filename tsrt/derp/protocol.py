@@ -378,6 +378,11 @@ class DERPClientProtocol(Protocol):
     def resumeProducing(self) -> None:
         """See L{IPushProducer}."""
         self._paused = False
+        if _isEnding(self.transport):
+            # Twisted has sent all there was, and would not close while there
+            # is a producer; and of a close by the relay it would not hear.
+            self._fail(RelayLost("the relay hung up"))
+            return
         if self._queue:
             waiting = b"".join(self._queue)
             self._queue.clear()
@@ -438,3 +443,12 @@ class DERPClientProtocol(Protocol):
             if answered is not None:
                 answered.errback(Failure(RelayLost(str(lost))))
         self._tell(self._listener.relayLost, Failure(lost))
+
+
+def _isEnding(transport: object) -> bool:
+    """Whether a transport, or one below it, has begun to close."""
+    while transport is not None:
+        if getattr(transport, "disconnecting", False):
+            return True
+        transport = getattr(transport, "transport", None)
+    return False

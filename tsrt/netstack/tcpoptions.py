@@ -28,7 +28,9 @@ class TCPOptions:
         dead: 6 means about two minutes.
     @ivar synAckRetries: the same for the answer to a SYN.
     @ivar userTimeout: how long data may stay unacknowledged (RFC 9293 section
-        3.8.3 asks for at least 100 s).
+        3.8.3 asks for at least 100 s).  A quarter of an hour, as with the
+        kernels that people know: a laptop that sleeps through a meeting finds
+        its streams alive.
     @ivar timeWait: how long a closed flow is remembered to answer repeated
         FINs.  Twice the classic segment lifetime would be four minutes, but no
         packet gets old inside a tunnel with a replay window; half a minute
@@ -48,7 +50,7 @@ class TCPOptions:
     delayedAck: float = field(default=0.040, validator=validators.ge(0.0))
     synRetries: int = field(default=6, validator=validators.ge(0))
     synAckRetries: int = field(default=5, validator=validators.ge(0))
-    userTimeout: float = field(default=120.0, validator=validators.gt(0.0))
+    userTimeout: float = field(default=900.0, validator=validators.gt(0.0))
     timeWait: float = field(default=30.0, validator=validators.ge(0.0))
     finWait: float = field(default=60.0, validator=validators.gt(0.0))
 

@@ -112,7 +112,11 @@ class NetmapDispatcher:
             if node.expired or not node.isReachable:
                 self._tunnel.removePeer(node.key.raw)
             else:
-                self._tunnel.upsertPeer(node.key.raw, self._keepAlive, now=now)
+                # Keys for path discovery last as long as a process does.
+                incarnation = b"" if node.disco is None else node.disco.raw
+                self._tunnel.upsertPeer(
+                    node.key.raw, self._keepAlive, incarnation, now=now
+                )
 
     def _updateRoutes(self, netmap: NetworkMap) -> None:
         table = buildRoutes(netmap.peers)

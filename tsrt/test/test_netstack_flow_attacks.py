@@ -242,6 +242,6 @@ class BoundTests(SynchronousTestCase):
             peer.take()
             peer.send(flags & ~ACK, 1, 1 if flags & ACK else None, b"payload")
             self.assertIn(peer.flow.closeReason, (None, CloseReason.RESET), flags)
-            peer.wait(200)
+            peer.wait(1000)
             self.assertIsNotNone(peer.flow.closeReason)
             self.assertEqual(payloads(peer.take()), [])

@@ -284,7 +284,7 @@ class ZeroWindowTests(SynchronousTestCase):
     def test_diesUnanswered(self) -> None:
         """A peer that does not answer probes counts as dead after a while."""
         peer = self.closed()
-        sent = peer.wait(119)
+        sent = peer.wait(899)
         self.assertGreater(len(payloads(sent)), 4)
         self.assertIsNone(peer.flow.closeReason)
         peer.wait(2)

@@ -325,7 +325,7 @@ class TransportTests(SynchronousTestCase):
         self.join()
         self.net.lose = lambda packet: True
         self.client.transport.write(b"anybody?")
-        self.net.until(lambda: self.client.lost is not None, limit=400)
+        self.net.until(lambda: self.client.lost is not None, limit=1000)
         self.assertIs(ConnectionLost, type(self.client.lost))
         self.assertIn("did not answer", str(self.client.lost))
 

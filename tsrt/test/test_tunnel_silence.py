@@ -52,6 +52,71 @@ class TimeTests(PairTestCase):
             self.wire.run(1)
         self.assertEqual(self.second.got, [ipPacket(n) for n in range(16, 20)])
 
+    def test_restartedPeerIsReachedAtOnce(self) -> None:
+        """
+        Who is known to have restarted gets a new handshake, and no packet in
+        between is lost; what still comes on the old session is taken.
+        """
+        know = self.first.table.upsertPeer
+        know(self.second.public, incarnation=b"one", now=self.wire.now)
+        self.connect()
+        self.second.table.removePeer(self.first.public)
+        self.second.knows(self.first)
+        know(self.second.public, incarnation=b"two", now=self.wire.now)
+        self.first.send(self.second, ipPacket(1))
+        self.wire.run(0.1)
+        self.assertEqual(self.second.got, [ipPacket(1)])
+        self.assertEqual(self.first.kinds(), [INITIATION, DATA])
+
+    def test_restartedPeerThatCameFirst(self) -> None:
+        """News that come after the peer's own handshake lose nothing either."""
+        know = self.first.table.upsertPeer
+        know(self.second.public, incarnation=b"one", now=self.wire.now)
+        self.connect()
+        self.second.send(self.first, ipPacket(1))
+        know(self.second.public, incarnation=b"two", now=self.wire.now)
+        self.second.send(self.first, ipPacket(2))
+        self.wire.run(1)
+        self.second.send(self.first, ipPacket(3))
+        self.wire.run(1)
+        self.assertEqual(self.first.got, [ipPacket(n) for n in (1, 2, 3)])
+
+    def test_sameIncarnation(self) -> None:
+        """The same again, or nothing known, keeps the session; so does idleness."""
+        know = self.first.table.upsertPeer
+        self.connect()
+        for incarnation in (b"one", b"one", b"", b"one"):
+            know(self.second.public, incarnation=incarnation, now=self.wire.now)
+        self.wire.run(1)
+        self.assertEqual(self.first.kinds(), [])
+        self.wire.run(600)
+        self.forget()
+        know(self.second.public, incarnation=b"two", now=self.wire.now)
+        self.wire.run(600)
+        self.assertEqual(self.first.kinds(), [])
+
+    def test_restartedPeerIsNotReachedYet(self) -> None:
+        """
+        The first initiations follow each other after a second; then they come
+        at the usual pace.
+        """
+        know = self.first.table.upsertPeer
+        know(self.second.public, incarnation=b"one", now=self.wire.now)
+        self.connect()
+        self.wire.drop = lambda *_: True
+        know(self.second.public, incarnation=b"two", now=self.wire.now)
+        started = self.wire.now
+        times: list[float] = []
+        while len(times) < 6:
+            deadline = self.first.table.deadline()
+            assert deadline is not None
+            self.wire.run(max(deadline - self.wire.now, 0))
+            times += [self.wire.now - started] * len(self.first.kinds())
+        gaps = [after - before for before, after in itertools.pairwise(times)]
+        self.assertEqual(times[0], 0.0)
+        self.assertTrue(all(1 <= gap <= 1.334 for gap in gaps[:3]), gaps)
+        self.assertTrue(all(5 <= gap <= 5.334 for gap in gaps[3:]), gaps)
+
     def test_T_handshake_forever(self) -> None:
         """
         Without an answer there are 18 retransmissions, 5 s and up to 333 ms

@@ -117,6 +117,7 @@ class PeerTunnel:
         "_sessions",
         "_shared",
         "_timestamp",
+        "incarnation",
         "lastHandshake",
         "lastReceived",
         "public",
@@ -133,6 +134,8 @@ class PeerTunnel:
         self.timers = TimerState()
         self.scheduledAt = inf
         """Where the owner's heap of deadlines has this tunnel."""
+        self.incarnation = b""
+        """Another value means that the peer was started anew; empty: unknown."""
         self._queue: list[bytes] = []
         self._pending: Initiation | None = None
         self._sessions = SessionSlots(context.indices.release)
@@ -399,6 +402,17 @@ class PeerTunnel:
             receivedBytes=self._receivedBytes,
             sentBytes=self._sentBytes,
         )
+
+    def renew(self, now: float) -> None:
+        """
+        Doubt the session: the peer may have lost its end.
+
+        What is sent from now on waits for another, which the next tick asks
+        for; what still comes on this one is taken.
+        """
+        if self._sessions.usable(now) is not None:
+            self._sessions.retire()
+            self.timers.sessionDoubted(now)
 
     def reset(self) -> None:
         """Forget sessions, handshakes and whatever depends on our own key."""

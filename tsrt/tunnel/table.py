@@ -132,7 +132,14 @@ class TunnelTable:
         self._context.static = static = StaticKey(key.raw)
         self._checker = CookieChecker(static.public, self._randbytes)
 
-    def upsertPeer(self, public: bytes, keepalive: float = 0.0, *, now: float) -> None:
+    def upsertPeer(
+        self,
+        public: bytes,
+        keepalive: float = 0.0,
+        incarnation: bytes = b"",
+        *,
+        now: float,
+    ) -> None:
         """
         Let somebody be a peer, or change the keep-alive of one.
 
@@ -142,6 +149,8 @@ class TunnelTable:
         @param public: its static key, 32 bytes.
         @param keepalive: seconds after which something is sent even if there
             is nothing to say; 0 for never.
+        @param incarnation: some value that changes whenever the peer starts
+            anew, and so has lost its sessions; empty if there is none.
         @raise WireError: the key has not 32 bytes.
         """
         if len(public) != _KEY_SIZE:
@@ -154,6 +163,11 @@ class TunnelTable:
             part = int.from_bytes(self._randbytes(2), "little") / 65536
             peer.timers.setInterval(interval, now + interval * part)
             self._schedule(peer)
+        if incarnation and incarnation != peer.incarnation:
+            if peer.incarnation:
+                peer.renew(now)
+                self._schedule(peer)
+            peer.incarnation = incarnation
 
     def removePeer(self, public: bytes) -> None:
         """

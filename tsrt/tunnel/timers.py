@@ -55,6 +55,17 @@ MAX_RETRANSMITS = int(REKEY_ATTEMPT_TIME / REKEY_TIMEOUT)
 """How often an unanswered initiation is replaced by another: 18."""
 
 
+HASTY_TIMEOUT = 1.0
+"""Seconds to wait for the answer of a peer that has only just started."""
+
+HASTY_ATTEMPTS = 3
+"""
+How many initiations to such a peer wait no longer than that.
+
+Others often know a node from control before it is connected with its relay.
+"""
+
+
 class TimerEvent(enum.Enum):
     """What a tunnel has to do because a timer ran out."""
 
@@ -73,6 +84,7 @@ class TimerState:
 
     __slots__ = (
         "earliest",
+        "hasty",
         "interval",
         "jitter",
         "keepaliveAt",
@@ -88,6 +100,8 @@ class TimerState:
         """Start with every timer off."""
         self.earliest = inf
         """No timer runs out before this time; see the module."""
+        self.hasty = 0
+        """How many of the next initiations wait for L{HASTY_TIMEOUT} only."""
         self.interval = 0.0
         """Seconds between persistent keep-alives; 0 turns them off."""
         self.jitter = 0.0
@@ -141,7 +155,11 @@ class TimerState:
         """
         self.startedAt = now
         self.jitter = jitter
-        self.retransmitAt = at = now + REKEY_TIMEOUT + jitter
+        wait = REKEY_TIMEOUT
+        if self.hasty:
+            self.hasty -= 1
+            wait = HASTY_TIMEOUT
+        self.retransmitAt = at = now + wait + jitter
         if at < self.earliest:
             self.earliest = at
         self.sent(now, False)
@@ -160,7 +178,7 @@ class TimerState:
     def handshakeFinished(self) -> None:
         """The handshake that we started gave us a session."""
         self.retransmitAt = inf
-        self.retransmits = 0
+        self.retransmits = self.hasty = 0
 
     def sessionMade(self, now: float, jitter: float) -> None:
         """
@@ -172,6 +190,19 @@ class TimerState:
         self.zeroKeysAt = at = now + ZERO_KEYS_AFTER
         if at < self.earliest:
             self.earliest = at
+
+    def sessionDoubted(self, now: float) -> None:
+        """
+        The session is believed to be of no use: make a new one at once.
+
+        How lately another handshake began does not matter: whoever answered
+        that one is gone.
+        """
+        self.startedAt = -inf
+        self.hasty = HASTY_ATTEMPTS
+        self.newHandshakeAt = now
+        if now < self.earliest:
+            self.earliest = now
 
     def setInterval(self, interval: float, firstAt: float) -> None:
         """
