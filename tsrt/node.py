@@ -240,9 +240,11 @@ class Node(OrderedMultiService):
         """
         An endpoint to a tailnet name or address.
 
+        On a node that has given up it fails with what L{up} fails with.
+
         @param timeout: seconds for all of a connection attempt.
         """
-        return TailnetClientEndpoint(lambda: self.reactor, host, port, timeout)
+        return TailnetClientEndpoint(self._usable, host, port, timeout)
 
     def serverEndpoint(
         self, port: int, *, interface: str = "", backlog: int = 50
@@ -297,6 +299,12 @@ class Node(OrderedMultiService):
         if not found:
             raise NoSuchPeer(f"no node of the tailnet is called {host!r}")
         return found[0]
+
+    def _usable(self) -> TailnetReactor:
+        """The tailnet, unless the node has given up: who waits, waits in vain."""
+        if self.status.error is not None:
+            raise self.status.error
+        return self.reactor
 
     # -- knowing the tailnet ----------------------------------------------------------
 

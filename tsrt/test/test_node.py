@@ -402,6 +402,15 @@ class LoginTests(NodeTestCase):
         """An unknown key is refused for good."""
         self.refused(AuthKeyInvalid, authKey="tskey-nobody-knows")
 
+    def test_connectingAfterRefusal(self) -> None:
+        """Who connects on a node that has given up is told why, at once."""
+        tailnet = self.tailnet()
+        node = tailnet.addNode("a", authKey="tskey-nobody-knows")
+        with self.assertRaises(AuthKeyInvalid):
+            tailnet.wait(node.up())
+        connecting = node.clientEndpoint("b", 7).connect(Factory.forProtocol(Gather))
+        self.failureResultOf(connecting, AuthKeyInvalid)
+
     def test_expiredKey(self) -> None:
         """An expired key is refused for good."""
         self.refused(
