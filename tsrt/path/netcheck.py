@@ -10,6 +10,7 @@ keeps a result from coming.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from attrs import define, evolve, field, frozen
@@ -44,6 +45,8 @@ class Report:
     @ivar mappingVaries: whether a NAT gives us another address towards each
         server; C{None} when fewer than two have answered.
     @ivar globalIPv4: our address as a server saw it; C{globalIPv6} likewise.
+    @ivar mapped: all addresses that servers saw, the one seen most often first,
+        IPv4 before IPv6.
     @ivar latencies: seconds by region, the best of all families; C{latencies4}
         and C{latencies6} by family.
     @ivar usedHTTPS: whether the latencies were measured by HTTPS.
@@ -58,6 +61,7 @@ class Report:
     mappingVaries: bool | None = None
     globalIPv4: AddrPort | None = None
     globalIPv6: AddrPort | None = None
+    mapped: tuple[AddrPort, ...] = ()
     latencies: dict[int, float] = field(factory=dict)
     latencies4: dict[int, float] = field(factory=dict)
     latencies6: dict[int, float] = field(factory=dict)
@@ -119,6 +123,7 @@ class ReportBuilder:
         self._latencies: dict[int, dict[int, float]] = {4: {}, 6: {}}
         self._https: dict[int, float] = {}
         self._mapped: dict[int, AddrPort] = {}
+        self._seen: Counter[AddrPort] = Counter()
         self._mappedBy: AddrPort | None = None
         self._mappingVaries: bool | None = None
         self._enoughAt: float | None = None
@@ -158,12 +163,14 @@ class ReportBuilder:
         for txid in [t for t, f in self._flights.items() if f.probe.server == server]:
             del self._flights[txid]
 
-    def received(self, datagram: bytes, now: float) -> bool:
+    def received(self, datagram: bytes, source: AddrPort, now: float) -> bool:
         """
         Take a STUN datagram.
 
-        Only the answer to a question of ours teaches anything, and only once.
+        Only the answer to a question of ours teaches anything, only once, and
+        only if it comes from whom we asked.
 
+        @param source: where it came from.
         @return: whether it was one.
         """
         try:
@@ -171,11 +178,15 @@ class ReportBuilder:
         except WireError:
             self.unknown += 1
             return False
-        flight = self._flights.pop(txid, None)
-        if flight is None or now - self.began > REPORT_TIMEOUT:
+        flight = self._flights.get(txid)
+        if flight is None or source != flight.probe.server:
             self.unknown += 1
             return False
+        del self._flights[txid]
         probe = flight.probe
+        if now - self.began > REPORT_TIMEOUT:
+            self.unknown += 1
+            return False
         if (len(mapped.address) == 4) != (probe.family == 4) or not mapped.port:
             self.unknown += 1
             return False
@@ -189,6 +200,7 @@ class ReportBuilder:
 
     def _noteMapping(self, probe: Probe, mapped: AddrPort) -> None:
         first = self._mapped.setdefault(probe.family, mapped)
+        self._seen[mapped] += 1
         if probe.family != 4:
             return
         if self._mappedBy is None:
@@ -298,6 +310,9 @@ class ReportBuilder:
             mappingVaries=self._mappingVaries,
             globalIPv4=self._mapped.get(4),
             globalIPv6=self._mapped.get(6),
+            mapped=tuple(
+                sorted(self._seen, key=lambda a: (len(a.address), -self._seen[a]))
+            ),
             latencies=latencies,
             # The server that answered an HTTPS check may have any address.
             latencies4=self._latencies[4] or dict(self._https),

@@ -62,22 +62,17 @@ def stunServer(node: DERPNode, family: int) -> AddrPort | None:
     """
     The STUN server of a node.
 
-    Only nodes with a fixed IPv4 address count, for IPv6 too: looking a name up
-    would let somebody other than the server know of us.
+    Only a fixed address of that family counts: looking a name up would let
+    somebody other than the server know of us.
 
     @param family: 4 or 6.
     @return: C{None} when the node has none.
     """
     if node.stunPort < 0 or node.stunPort > 65535:
         return None
-    ipv4 = _fixed(node.stunTestIP or node.ipv4, 4)
-    if ipv4 is None:
-        return None
-    port = node.stunPort or DEFAULT_PORT
-    if family == 4:
-        return AddrPort(ipv4, port)
-    ipv6 = _fixed(node.ipv6, 16)
-    return None if ipv6 is None else AddrPort(ipv6, port)
+    text, length = (node.stunTestIP or node.ipv4, 4) if family == 4 else (node.ipv6, 16)
+    packed = _fixed(text, length)
+    return None if packed is None else AddrPort(packed, node.stunPort or DEFAULT_PORT)
 
 
 def _fixed(text: str, length: int) -> bytes | None:

@@ -226,7 +226,7 @@ class NetcheckService(Service):
         if builder is None:
             return
         now = self._reactor.seconds()
-        if builder.received(datagram, now):
+        if builder.received(datagram, source, now):
             if self._timer is not None and self._timer.active():
                 self._timer.cancel()
             self._step()
