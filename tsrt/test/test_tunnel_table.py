@@ -98,6 +98,25 @@ class PeersTests(SynchronousTestCase):
         self.assertEqual(set(drops(self.first)), {"droppedUnknownKey"})
         self.assertEqual(self.first.table.indexCount, 0)
 
+    def test_R_WG_5_unaskedCookie(self) -> None:
+        """A second MAC that nobody asked for is no reason to drop a handshake."""
+        now = self.wire.now
+        for mac2 in (b"\x5a" * 16, bytes(16)):
+            [initiation] = self.first.table.send(self.second.public, [b"E" * 20], now)
+            received = self.second.table.receive(
+                [initiation[:-16] + mac2], b"somewhere", now
+            )
+            [(public, [response])] = received.replies
+            self.assertEqual(public, self.first.public)
+            answered = self.first.table.receive(
+                [response[:-16] + mac2], b"elsewhere", now
+            )
+            self.assertEqual(answered.heard, [self.second.public])
+            self.first.table.removePeer(self.second.public)
+            self.first.knows(self.second)
+            now += 1
+        self.assertEqual(drops(self.second), {})
+
     def test_lowOrderPeer(self) -> None:
         """A key with which nothing is secret causes drops, and no harm."""
         table = self.first.table
