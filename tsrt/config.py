@@ -11,7 +11,7 @@ import re
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from attrs import Attribute, evolve, field, fields, frozen
 from hyperlink import URL
 from twisted.internet.interfaces import IReactorTime
 
-from tsrt.errors import ConfigError
+from tsrt.addresses import AddrPort
+from tsrt.errors import ConfigError, WireError
 from tsrt.interfaces import IStreamDialer
 from tsrt.keys import Secret
+from tsrt.underlay.interfaces import InterfaceAddress, interfaceAddresses
 from tsrt.underlay.proxy import ProxySettings
 
 DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"
@@ -66,6 +68,19 @@ def _checkTags(
 def _checkPort(instance: object, attribute: Attribute[int], value: int) -> None:
     if not 0 <= value <= 65535:
         raise ConfigError(f"{value} is not a UDP port")
+
+
+def _checkEndpoints(
+    instance: object, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]
+) -> None:
+    for text in value:
+        try:
+            AddrPort.parse(text)
+        except WireError:
+            raise ConfigError(
+                f"the endpoint {text!r} is not an address with a port",
+                advice="Write it like 203.0.113.7:41641 or [2001:db8::7]:41641.",
+            ) from None
 
 
 def _checkPositive(
@@ -136,6 +151,11 @@ class NodeConfig:
     @ivar ephemeral: whether control forgets the node when it stops.
     @ivar advertiseTags: the tags that the node asks for.
     @ivar port: UDP port on the real network; 0 picks one.
+    @ivar staticEndpoints: further C{address:port} at which peers reach that
+        port, such as one that was forwarded by hand.
+    @ivar portMapping: ask the gateway for a port by NAT-PMP, PCP or UPnP.
+    @ivar upnp: whether UPnP is among these.
+    @ivar relayOnly: send everything by relays, look for no direct paths.
     @ivar forceReauth: get a new node key although the saved one is valid.
     @ivar allowHTTP: permit a plain C{http://} control server that is neither
         loopback nor private.
@@ -162,6 +182,12 @@ class NodeConfig:
         default=(), converter=_toTuple, validator=_checkTags
     )
     port: int = field(default=0, validator=_checkPort)
+    staticEndpoints: tuple[str, ...] = field(
+        default=(), converter=_toTuple, validator=_checkEndpoints
+    )
+    portMapping: bool = True
+    upnp: bool = True
+    relayOnly: bool = False
     forceReauth: bool = False
     allowHTTP: bool = False
     forceHTTPS: bool = False
@@ -189,7 +215,9 @@ class NodeConfig:
 
         C{TS_AUTHKEY} (or C{TS_AUTH_KEY}), C{TS_CONTROL_URL}, C{TS_HOSTNAME},
         C{TS_STATE_DIR}, C{TS_BOOT_TIMEOUT}, C{TSNET_FORCE_LOGIN},
-        C{TS_FORCE_NOISE_443}, and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
+        C{TS_FORCE_NOISE_443}, C{TS_DEBUG_ALWAYS_USE_DERP} (or
+        C{TS_DEBUG_NEVER_DIRECT_UDP}), C{TS_DISABLE_PORTMAPPER},
+        C{TS_DISABLE_UPNP}, and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
 
         @param settings: beat the variables; C{None} means not set.
         @raise ConfigError: a variable has a value that cannot be.
@@ -308,12 +336,16 @@ def _readVariables(environ: Mapping[str, str]) -> dict[str, object]:
             found[setting] = value
     if environ.get("TS_BOOT_TIMEOUT"):
         found["startupTimeout"] = parseDuration(environ["TS_BOOT_TIMEOUT"])
-    for name, setting in (
-        ("TSNET_FORCE_LOGIN", "forceReauth"),
-        ("TS_FORCE_NOISE_443", "forceHTTPS"),
+    for name, setting, meaning in (
+        ("TSNET_FORCE_LOGIN", "forceReauth", True),
+        ("TS_FORCE_NOISE_443", "forceHTTPS", True),
+        ("TS_DEBUG_NEVER_DIRECT_UDP", "relayOnly", True),
+        ("TS_DEBUG_ALWAYS_USE_DERP", "relayOnly", True),
+        ("TS_DISABLE_PORTMAPPER", "portMapping", False),
+        ("TS_DISABLE_UPNP", "upnp", False),
     ):
         if environ.get(name):
-            found[setting] = _parseBool(name, environ[name])
+            found[setting] = _parseBool(name, environ[name]) is meaning
     return found
 
 
@@ -329,6 +361,10 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "ephemeral": _SWITCH,
     "advertiseTags": ((list,), "a list of texts"),
     "port": ((int,), "a whole number"),
+    "staticEndpoints": ((list,), "a list of texts"),
+    "portMapping": _SWITCH,
+    "upnp": _SWITCH,
+    "relayOnly": _SWITCH,
     "forceReauth": _SWITCH,
     "allowHTTP": _SWITCH,
     "forceHTTPS": _SWITCH,
@@ -394,8 +430,13 @@ class Seams:
         dates.  Not the reactor's time, which some reactors count from
         elsewhere.
     @ivar makeDialer: makes the dialer of outgoing streams.
+    @ivar interfaces: tells the addresses of the machine that a reactor stands
+        for.
     """
 
     randbytes: Callable[[int], bytes] = os.urandom
     wallclock: Callable[[], float] = time.time
     makeDialer: Callable[[IReactorTime, NodeConfig], IStreamDialer] | None = None
+    interfaces: Callable[[IReactorTime], Sequence[InterfaceAddress]] = lambda reactor: (
+        interfaceAddresses()
+    )

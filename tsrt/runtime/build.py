@@ -13,19 +13,22 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from tsrt.addresses import parseAddress
+from tsrt.addresses import AddrPort, parseAddress
 from tsrt.config import NodeConfig, Seams
 from tsrt.control.c2n import C2NSources
 from tsrt.control.service import ControlService
 from tsrt.control.settings import ControlSettings
 from tsrt.derp.latency import measureLatency
 from tsrt.derp.pool import RelayEvents, RelayPool
-from tsrt.errors import NotSupported, WireError
+from tsrt.errors import NotRunning, NotSupported, WireError
 from tsrt.interfaces import ILoginPrompt, IStateStore, IStreamDialer
 from tsrt.keys import DiscoKey, NodeKey
 from tsrt.netmap.delta import Changes, MapState
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.netmap import NetworkMap
+from tsrt.path.book import PathBook
+from tsrt.path.endpoints import EndpointBook
+from tsrt.path.netcheck import Report
 from tsrt.runtime.controlevents import ControlEvents
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
@@ -36,6 +39,7 @@ from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
+from tsrt.runtime.paths import PathService
 from tsrt.runtime.ping import EchoRequest
 from tsrt.runtime.prompt import LogPrompt
 from tsrt.runtime.status import StatusPublisher
@@ -185,7 +189,8 @@ def _build(
     randbytes = seams.randbytes
     wallclock = seams.wallclock
     keeper = IdentityKeeper(store, randbytes, config.controlURL)
-    identity = keeper.load(DiscoKey.generate(randbytes))
+    disco = DiscoKey.generate(randbytes)
+    identity = keeper.load(disco)
     timestamps = keeper.timestamps(wallclock)
     dialer = _dialer(reactor, config, seams)
     engine = Engine(
@@ -200,6 +205,10 @@ def _build(
     # Until control has accepted a node key the node has one that nobody knows.
     nodeKey = identity.nodeKey or NodeKey.generate(randbytes)
 
+    # Made last, and used by the others once all are made.
+    paths: PathService
+    control: ControlService
+
     # -- the machines, from the inside out
     state = MapState()
     tunnel = TunnelTable(nodeKey, timestamp=timestamps, randbytes=randbytes)
@@ -209,7 +218,9 @@ def _build(
         dialer,
         nodeKey,
         RelayEvents(
-            onPackets=lambda region, source, packets: datapath.receive(source, packets),
+            onPackets=lambda region, peer, packets: paths.relayed(
+                region, peer, packets
+            ),
             onConnected=engine.relayConnected,
             onDisconnected=lambda region, reason: engine.relayLost(region),
             onFailed=engine.relayFailed,
@@ -219,20 +230,15 @@ def _build(
     )
     relays.setName("relays")
 
-    def transmit(peer: bytes, messages: list[bytes]) -> bool:
-        region = relays.regionFor(peer, dispatcher.regionOf(peer))
-        if region is None:
-            return False
-        relays.send(region, peer, messages)
-        return True
-
     datapath = DataPath(
         reactor,
         now=overlay.now,
         stack=overlay.stack,
         tunnel=tunnel,
         packetFilter=packetFilter,
-        transmit=transmit,
+        transmit=lambda peer, messages: paths.transmit(peer, messages),
+        reply=lambda place, messages: paths.reply(place, messages),
+        onHeard=lambda place, peers: paths.heard(place, peers),
         onTSMP=TSMPResponder(),
     )
 
@@ -250,12 +256,14 @@ def _build(
         setRoutes=datapath.setRoutes,
         setAddresses=overlay.setAddresses,
         setRelays=engine.setRelayMap,
+        setPaths=lambda changes, netmap: paths.applyNetmap(changes, netmap),
         publish=publish,
     )
 
     def useNodeKey(key: NodeKey) -> None:
         tunnel.setKey(key)
         relays.setKey(key)
+        paths.setOwnKey(key.public().raw)
 
     # -- the real network
     socket = UnderlaySocket(reactor, port=config.port)
@@ -264,7 +272,7 @@ def _build(
         socket,
         dialer,
         randbytes=randbytes,
-        onReport=engine.measured,
+        onReport=lambda report: _measured(engine, paths, report),
         httpsLatency=measureLatency,
         lastHeard=relays.lastHeard,
         isActive=lambda: (
@@ -276,6 +284,32 @@ def _build(
     engine.measureRelays = netcheck.setMap
     engine.measureAgain = netcheck.networkChanged
 
+    # -- the ways to the peers
+    paths = PathService(
+        reactor,
+        PathBook(
+            disco,
+            randbytes=randbytes,
+            now=overlay.now(),
+            relayOnly=config.relayOnly,
+        ),
+        _endpoints(config),
+        socket,
+        relays,
+        now=overlay.now,
+        deliver=datapath.receive,
+        regionOf=dispatcher.regionOf,
+        nameOf=engine.nameOf,
+        advertise=lambda endpoints: control.setEndpoints(
+            (endpoint.address.text(), int(endpoint.kind)) for endpoint in endpoints
+        ),
+        interfaces=lambda: seams.interfaces(reactor),
+        checkNetwork=lambda: _checkNetwork(netcheck),
+        relayOnly=config.relayOnly,
+    )
+    paths.setOwnKey(nodeKey.public().raw)
+    engine.paths = paths
+
     # -- control
     engine.metrics = metrics = MetricsSource(
         traffic=datapath.traffic,
@@ -284,6 +318,7 @@ def _build(
             "filter": lambda: packetFilter.counters,
             "stack": lambda: overlay.stack.counters,
             "tunnel": lambda: tunnel.counters,
+            "path": lambda: paths.book.counters,
             "underlay": lambda: socket.counters,
         },
         homeRegion=lambda: relays.home or 0,
@@ -337,6 +372,7 @@ def _build(
         socket,
         netcheck,
         relays,
+        paths,
         DataPathService(reactor, datapath, overlay, dispatcher),
         control,
     ]
@@ -346,6 +382,22 @@ def _build(
     for child in children:
         child.setServiceParent(engine)
     return engine
+
+
+def _endpoints(config: NodeConfig) -> EndpointBook:
+    book = EndpointBook(fixedPort=bool(config.port))
+    book.setStatic(map(AddrPort.parse, config.staticEndpoints))
+    return book
+
+
+def _measured(engine: Engine, paths: PathService, report: Report) -> None:
+    paths.measured(report)
+    engine.measured(report)
+
+
+def _checkNetwork(netcheck: NetcheckService) -> None:
+    """Measure; who wants to know is told of each report anyway."""
+    netcheck.check().addErrback(lambda failure: failure.trap(NotRunning))
 
 
 def _dialer(reactor: IReactorTime, config: NodeConfig, seams: Seams) -> IStreamDialer:

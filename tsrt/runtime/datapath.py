@@ -20,6 +20,7 @@ from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.routes import RouteTable
 from tsrt.netstack.icmperrors import buildNoRoute
 from tsrt.netstack.stack import Stack
+from tsrt.path.places import Place
 from tsrt.runtime.timers import DeadlineTimer
 from tsrt.tunnel.table import TunnelTable
 
@@ -80,11 +81,15 @@ class DataPath:
         tunnel: TunnelTable,
         packetFilter: PacketFilter,
         transmit: Transmit,
+        reply: Callable[[Place, list[bytes]], object],
+        onHeard: Callable[[Place, list[bytes]], object],
         onTSMP: Callable[[bytes, bytes], list[bytes]],
     ) -> None:
         """
         @param now: the time in seconds, which never goes backwards.
         @param transmit: takes messages to a peer, named by its raw node key.
+        @param reply: takes messages to where some came from.
+        @param onHeard: told where authentic messages of which peers came from.
         @param onTSMP: given a peer's key and its TSMP packet, returns the
             packets to answer with.
         """
@@ -95,6 +100,8 @@ class DataPath:
         self._filter = packetFilter
         self._routes: RouteTable[bytes] = RouteTable()
         self._transmit = transmit
+        self._reply = reply
+        self._onHeard = onHeard
         self._onTSMP = onTSMP
         self._timer = DeadlineTimer(reactor, self._tick)
         self._scheduled: IDelayedCall | None = None
@@ -125,21 +132,24 @@ class DataPath:
 
     # -- inbound ------------------------------------------------------------------
 
-    def receive(self, source: bytes, messages: list[bytes]) -> None:
+    def receive(self, source: bytes, messages: list[bytes], place: Place) -> None:
         """
         Take WireGuard messages as they came from the real network.
 
         @param source: what to tell floods from one place by: the relayed
             sender's node key, or a packed address and port.
+        @param place: where they came from.
         """
         if not self._running:
             return
         now = self._now()
         received = self._tunnel.receive(messages, source, now)
+        if received.heard:
+            self._onHeard(place, received.heard)
         for peer, replies in received.replies:
             self._send(peer, replies)
-        if received.toSource and len(source) == 32:
-            self._send(source, received.toSource)
+        if received.toSource:
+            self._reply(place, received.toSource)
         for peer, packets in received.packets:
             self._inbound(peer, packets, now)
         self._settle(now)

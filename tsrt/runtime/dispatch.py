@@ -43,6 +43,7 @@ class NetmapDispatcher:
         setRoutes: Callable[[RouteTable[bytes]], object],
         setAddresses: Callable[[list[bytes]], object],
         setRelays: Callable[[DERPMap], object],
+        setPaths: Callable[[Changes, NetworkMap], object],
         publish: Callable[[NetworkMap, Changes], object],
     ) -> None:
         """
@@ -50,6 +51,7 @@ class NetmapDispatcher:
         @param setRoutes: takes the table from addresses to peers.
         @param setAddresses: takes this node's packed addresses.
         @param setRelays: takes the map of relay regions.
+        @param setPaths: told which peers came, went or changed.
         @param publish: told, at the end, what users may want to know.
         """
         self._state = state
@@ -61,6 +63,7 @@ class NetmapDispatcher:
         self._setRoutes = setRoutes
         self._setAddresses = setAddresses
         self._setRelays = setRelays
+        self._setPaths = setPaths
         self._publish = publish
         self._rejectedBefore: tuple[str, ...] = ()
         self.names = NameTable(state.map)
@@ -95,6 +98,8 @@ class NetmapDispatcher:
             self._filter.setJailed(p.key.raw for p in netmap.peers if p.isJailed)
         if changes.derpMapChanged:
             self._setRelays(netmap.derpMap)
+        if changes.peersChanged:
+            self._setPaths(changes, netmap)
         if changes.namesChanged or changes.selfChanged or changes.dnsChanged:
             self.names = NameTable(netmap)
         self._logRejected(changes)

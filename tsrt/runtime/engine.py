@@ -28,6 +28,7 @@ from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
+from tsrt.runtime.paths import PathService
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import Health, NodeState, StatusPublisher
 from tsrt.tailcfg import UNSET, DERPMap, NetInfo
@@ -50,6 +51,7 @@ class Engine(OrderedMultiService):
 
     control: ControlService
     relays: RelayPool
+    paths: PathService
     dispatcher: NetmapDispatcher
     datapath: DataPath
     packetFilter: PacketFilter
@@ -103,8 +105,16 @@ class Engine(OrderedMultiService):
             return "no path"
         if node is self.netmap.selfNode:
             return "this node"
+        status = self.paths.book.status(node.key.raw, self._overlay.now())
+        if status is not None and status.place is not None and status.isTrusted:
+            return f"direct {status.place.text()}"
         region = self.relays.regionFor(node.key.raw, node.homeDERP)
         return f"relay {self.regionName(region)}" if region else "no path"
+
+    def nameOf(self, key: bytes) -> str:
+        """What people call a peer, by its raw node key."""
+        node = self.netmap.peerByKey(key)
+        return "a node that is gone" if node is None else node.name or node.hostname
 
     def regionName(self, number: int) -> str:
         """What people call a relay region."""

@@ -149,7 +149,7 @@ class CertificateTests(NodeTestCase):
 
         Connections of the node wait for it.
         """
-        tailnet = self.tailnet()
+        tailnet = self.tailnet(direct=False)
         self.relay(tailnet, selfSigned([NAME]))
         tailnet.control.setDERPMap(FIRST_MAP)
         for name in ("a", "b"):
@@ -173,7 +173,7 @@ class MaliciousRelayTests(FaultTestCase):
     """The relay that all traffic goes through turns against node C{b}."""
 
     def setUp(self) -> None:
-        self.makeTailnet()
+        self.makeTailnet(direct=False)
         self.relay = self.net.relays[900]
         [self.keyOfA] = [peer.key.raw for peer in self.net["b"].peers()]
         [self.keyOfB] = [peer.key.raw for peer in self.net["a"].peers()]
@@ -394,7 +394,7 @@ class RecoveryTests(FaultTestCase):
 
     def test_recovers(self) -> None:
         """A hundred pieces of garbage in the middle of frames."""
-        self.makeTailnet()
+        self.makeTailnet(direct=False)
         [key] = [peer.key.raw for peer in self.net["a"].peers()]
         random = Random(9)
         for _ in range(100):

@@ -121,7 +121,7 @@ class LifeTests(NodeTestCase):
 
     def test_ping(self) -> None:
         """A ping tells round-trip time and path; unknown names are errors."""
-        tailnet = self.tailnet("a", "b")
+        tailnet = self.tailnet("a", "b", direct=False)
         result = tailnet.wait(tailnet["a"].ping("b"))
         self.assertEqual(result.address, "100.64.0.2")
         self.assertEqual(result.name, "b.tailnet.test")

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from tsrt.path.places import Relayed
 from tsrt.runtime.datapath import DataPath
 from tsrt.test.overlaynet import Recorder, factoryFor, queued
 from tsrt.testing.clock import pump
@@ -126,7 +127,7 @@ class WalkTests(SynchronousTestCase):
         self.outbound(count)
         before = self.protocol.count
         source = self.tailnet["b"].peers()[0].key.raw
-        seen = callsOf(lambda: self.b.receive(source, self.sent))
+        seen = callsOf(lambda: self.b.receive(source, self.sent, Relayed(900, source)))
         self.tailnet.settle()
         self.assertEqual(count, self.protocol.count - before)
         return seen
@@ -170,7 +171,7 @@ class WalkTests(SynchronousTestCase):
         self.assertGreaterEqual(len(self.sent), segments * 9 // 10)
         self.a._transmit = self.normally
         source = self.tailnet["b"].peers()[0].key.raw
-        into = callsOf(lambda: self.b.receive(source, self.sent))
+        into = callsOf(lambda: self.b.receive(source, self.sent, Relayed(900, source)))
         self.tailnet.settle(2)
         self.assertEqual(len(data), len(self.server.data) - before)
         return out, into

@@ -102,7 +102,7 @@ class RuleTests(NodeTestCase):
 
     def test_T_home_flagFollowsTheHome(self) -> None:
         """When the home relay is gone another becomes the home, for all."""
-        tailnet = self.tailnet("a", "b", regions=2)
+        tailnet = self.tailnet("a", "b", regions=2, direct=False)
         home = tailnet["a"]._engine.relays.home
         tailnet.wait(tailnet.relays[home].stopService())
         tailnet.wait(tailnet.stuns[home].stopService())

@@ -7,6 +7,7 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.addresses import parseAddress
+from tsrt.path.places import Relayed
 from tsrt.runtime.datapath import FROM_LOCAL, FROM_PEER
 from tsrt.runtime.tsmp import TSMPResponder
 from tsrt.test.test_node import Gather, NodeTestCase
@@ -114,7 +115,7 @@ class DataPathTests(NodeTestCase):
         datapath = tailnet["a"]._engine.datapath
         tailnet.wait(tailnet["a"].stopService())
         packets = datapath.counters.inboundPackets
-        datapath.receive(PEER, [b"\4\0\0\0" + bytes(28)])
+        datapath.receive(PEER, [b"\4\0\0\0" + bytes(28)], Relayed(1, PEER))
         datapath.flush()
         self.assertEqual(datapath.counters.inboundPackets, packets)
         self.assertIsNone(datapath._timer._call)

@@ -4,6 +4,8 @@ Tests for L{tsrt.underlay.socket}.
 
 from __future__ import annotations
 
+import errno
+
 from twisted.internet import error
 from twisted.internet import reactor as realReactor
 from twisted.internet.defer import Deferred
@@ -277,12 +279,16 @@ class TrafficTests(SocketTestCase):
     def test_sendErrors(self) -> None:
         """What the system does not take is counted, never raised."""
         socket = self.socket()
+        unreachable = []
+        socket.onUnreachable = unreachable.append
         address = at("192.0.2.2", 9)
         self.assertFalse(socket.send([bytes(70_000), b"fits"], address))
         self.assertEqual(socket.counters.droppedSendError, 1)
+        self.assertEqual(unreachable, [])
         self.internet.setAddresses(self.host, [])
         self.assertFalse(socket.send([b"1", b"2"], address))
         self.assertEqual(socket.counters.droppedSendError, 3)
+        self.assertEqual(unreachable, [address])
 
     def test_strangeSource(self) -> None:
         """A source that is no address is counted, not fatal."""
@@ -326,11 +332,11 @@ class SendViaTests(SynchronousTestCase):
                 if datagram == b"long":
                     raise error.MessageLengthError("long")
                 if datagram == b"bad":
-                    raise OSError("no route")
+                    raise OSError(errno.EHOSTUNREACH, "no route")
                 taken.append(datagram)
 
         sent = sendVia(Transport(), [b"a", b"long", b"bc", b"bad", b"d"], ("x", 1))
-        self.assertEqual((sent, taken), ((2, 3), [b"a", b"bc"]))
+        self.assertEqual((sent, taken), ((2, 3, errno.EHOSTUNREACH), [b"a", b"bc"]))
 
 
 class RealSocketTests(TestCase):

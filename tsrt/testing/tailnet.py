@@ -38,6 +38,7 @@ from tsrt.testing.hosts import HostReactor
 from tsrt.testing.internet import MemoryInternet
 from tsrt.testing.links import Link
 from tsrt.testing.stun import STUNServer
+from tsrt.underlay.interfaces import addressesFromText
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ class TestTailnet:
         seed: int = 0,
         config: ControlConfig | None = None,
         up: bool = True,
+        direct: bool = True,
     ) -> None:
         """
         Start everything; the nodes are up when this returns.
@@ -87,7 +89,10 @@ class TestTailnet:
         @param config: the control server's configuration; its relays are
             replaced by those of this tailnet.
         @param up: whether to wait for the nodes to come up.
+        @param direct: whether the nodes look for direct paths; if not, all they
+            send goes by relay.
         """
+        self._relayOnly = not direct
         self.clock = Clock()
         self.clock.rightNow = START
         self.internet = MemoryInternet(self.clock, seed, link=links)
@@ -182,6 +187,7 @@ class TestTailnet:
         self.hosts[name] = host
         settings.setdefault("authKey", self.authKey.secret)
         settings.setdefault("hostname", name)
+        settings.setdefault("relayOnly", self._relayOnly)
         settings.setdefault("controlURL", "http://192.168.255.1")
         store = state or self.states.get(name) or PersistentMemoryStore()
         self.states[name] = store
@@ -191,7 +197,9 @@ class TestTailnet:
             state=store,
             login=login,
             seams=Seams(
-                randbytes=self.internet.randbytes, wallclock=self.clock.seconds
+                randbytes=self.internet.randbytes,
+                wallclock=self.clock.seconds,
+                interfaces=lambda reactor: addressesFromText(host.addresses),
             ),
             name=name,
         )

@@ -122,11 +122,12 @@ def closePort(port: IListeningPort) -> Deferred[None]:
 
 def sendVia(
     transport: IUDPTransport, datagrams: list[bytes], address: tuple[str, int]
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """
     Send datagrams to one address.
 
-    @return: how many the system took, and their bytes.
+    @return: how many the system took, their bytes, and the error number with
+        which it took no more, or 0.
     """
     sent = size = 0
     for datagram in datagrams:
@@ -135,10 +136,12 @@ def sendVia(
         except MessageLengthError:
             # Others may be shorter.
             continue
-        except Exception:
+        except OSError as error:
             # Whatever it is (no route, a firewall, no buffer), the next would
             # fare no better, and a datagram may get lost at any time.
-            break
+            return sent, size, error.errno or -1
+        except Exception:
+            return sent, size, -1
         sent += 1
         size += len(datagram)
-    return sent, size
+    return sent, size, 0

@@ -7,6 +7,7 @@ that a NAT makes for it, is the same for all only if the port is the same.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from functools import partial
 
@@ -49,6 +50,24 @@ DatagramHandler = Callable[[AddrPort, Kind, list[bytes]], object]
 """Takes datagrams of one kind and where they are from, all of one turn."""
 
 
+UnreachableHandler = Callable[[AddrPort], object]
+"""Told an address to which the system knows no way at present."""
+
+UNREACHABLE = frozenset(
+    (
+        errno.EACCES,
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EPERM,
+    )
+)
+"""Errors of sending that say something of the way, not of the moment."""
+
+
 class UnderlayBindError(TSRTError, OSError):
     """The UDP port that was asked for is not to be had."""
 
@@ -64,6 +83,7 @@ class UnderlaySocket(Service):
 
     @ivar counters: what happened so far.
     @ivar errors: why a family has no socket, by 4 and 6.
+    @ivar onUnreachable: see L{UnreachableHandler}.
     """
 
     name = "underlay"
@@ -91,6 +111,7 @@ class UnderlaySocket(Service):
         self.errors: dict[int, str] = {}
         self.onSTUN = onSTUN
         self.onDatagrams = onDatagrams
+        self.onUnreachable: UnreachableHandler | None = None
         self._reactor = reactor
         self._asked = DEFAULT_PORT if port is None else port
         self._strict = strict and bool(self._asked)
@@ -257,10 +278,12 @@ class UnderlaySocket(Service):
                 self._texts.clear()
             address = (formatAddress(destination.address), destination.port)
             self._texts[destination] = address
-        sent, size = sendVia(IUDPTransport(port), datagrams, address)
+        sent, size, error = sendVia(IUDPTransport(port), datagrams, address)
         counters.sentPackets += sent
         counters.sentBytes += size
         counters.droppedSendError += len(datagrams) - sent
+        if error in UNREACHABLE and self.onUnreachable is not None:
+            self.onUnreachable(destination)
         return sent == len(datagrams)
 
     # -- receiving ---------------------------------------------------------------

@@ -64,6 +64,25 @@ class Namespace:
                 file.unlink()
             self._resolver.rmdir()
 
+    def cutUDP(self) -> None:
+        """Let no datagrams in or out; streams pass."""
+        rules = (
+            "add table inet cut",
+            "add chain inet cut i { type filter hook input priority 0; }",
+            "add chain inet cut o { type filter hook output priority 0; }",
+            "add rule inet cut i meta l4proto udp drop",
+            "add rule inet cut o meta l4proto udp drop",
+        )
+        for rule in rules:
+            self._nft(*rule.split(" "))
+
+    def healUDP(self) -> None:
+        """Undo L{cutUDP}."""
+        self._nft("delete", "table", "inet", "cut")
+
+    def _nft(self, *arguments: str) -> None:
+        _ip("netns", "exec", self.name, "nft", *arguments)
+
     def command(self, *arguments: str) -> list[str]:
         """The command that runs C{arguments} inside."""
         return ["/usr/bin/env", "ip", "netns", "exec", self.name, *arguments]

@@ -236,10 +236,12 @@ class TrafficMixin:
 
     size = 10 * MEGABYTE
 
-    async def bothEnds(self: Any) -> tuple[Node, CommandProgram, list[str], list[str]]:
+    async def bothEnds(
+        self: Any, **settings: Any
+    ) -> tuple[Node, CommandProgram, list[str], list[str]]:
         """Our node, the real one, and the addresses of each."""
         started = await self.startPeer("gopeer")
-        node = await self.startNode("ours")
+        node = await self.startNode("ours", **settings)
         real: list[str] = started["addresses"]
         self.assertEqual(len(real), 2)
         self.assertEqual(len(node.status.addresses), 2)
@@ -253,7 +255,7 @@ class TrafficMixin:
         return Deferred.fromCoroutine(self._traffic())
 
     async def _traffic(self: Any) -> None:
-        node, peer, ours, real = await self.bothEnds()
+        node, peer, ours, real = await self.bothEnds(relayOnly=True)
         small, big = pattern(7, 100_000), pattern(9, self.size)
         await self.listen(node, 7, Echo)
         await self.listen(node, 9, lambda: Source(big))
@@ -299,10 +301,9 @@ class TrafficMixin:
             pinged = await node.ping(remote)
             self.assertEqual(pinged.address, remote)
             self.assertTrue(pinged.path.startswith("relay"), pinged.path)
-            answer = await peer.call("ping", address=own, mode="ICMP")
-            self.assertGreater(answer["latency"], 0)
-            answer = await peer.call("ping", address=own, mode="TSMP")
-            self.assertGreater(answer["latency"], 0)
+            for mode in ("ICMP", "TSMP", "disco"):
+                answer = await peer.call("ping", address=own, mode=mode)
+                self.assertGreater(answer["latency"], 0)
         whois = node.whois(real[0])
         self.assertTrue(whois.node.name.startswith("gopeer."), whois.node.name)
         told = await peer.call("whois", address=f"{ours[0]}:1")
@@ -333,6 +334,9 @@ class TrafficMixin:
                     *("ping", kind, "--c=3", "--timeout=5s", address)
                 )
                 self.assertIn("pong from ours", said)
+            # Until it is direct, which it has to become.
+            said = await daemon.command("ping", "--c=5", "--timeout=5s", address)
+            self.assertIn(f"via {self.namespace.hostAddress}:", said)
         found = await daemon.command("whois", f"{node.status.addresses[0]}:80")
         self.assertIn(node.status.name, found)
         own = await daemon.status()

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tsrt.tailcfg import DERPMap, DERPNode, DERPRegion
+from tsrt.test.interop.direct import DirectMixin
 from tsrt.test.interop.programs import ProgramFailed, eventually
 from tsrt.test.interop.scenario import ScenarioTestCase, TrafficMixin
 from tsrt.testing.certificates import selfSigned
@@ -16,7 +17,7 @@ from tsrt.testing.derp import DERPServer
 from tsrt.testing.stun import STUNServer
 
 
-class DevTailnetTests(TrafficMixin, ScenarioTestCase):
+class DevTailnetTests(TrafficMixin, DirectMixin, ScenarioTestCase):
     """What a tailnet of ours is to foreign nodes."""
 
     async def prepare(self) -> None:

@@ -8,12 +8,13 @@ from twisted.internet.defer import Deferred
 
 from tsrt.errors import AuthKeyInvalid, NeedsLogin
 from tsrt.runtime.status import NodeState
+from tsrt.test.interop.direct import DirectMixin
 from tsrt.test.interop.programs import eventually
 from tsrt.test.interop.scenario import ScenarioTestCase, TrafficMixin
 from tsrt.test.interop.servers import Derper, Headscale
 
 
-class HeadscaleTests(TrafficMixin, ScenarioTestCase):
+class HeadscaleTests(TrafficMixin, DirectMixin, ScenarioTestCase):
     """Our node under a control server and a relay that we did not write."""
 
     async def prepare(self) -> None:

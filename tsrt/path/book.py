@@ -1,0 +1,659 @@
+"""
+The ways to all peers: disco messages in and out, and which path packets take.
+
+Nothing is sent and nothing is timed here: the owner sends what L{PathBook.take}
+returns and calls L{PathBook.tick} when L{PathBook.deadline} has come.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import NamedTuple
+
+from tsrt.addresses import DERP_MAGIC, AddrPort
+from tsrt.crypto.box import Box, openFrom, sealTo
+from tsrt.errors import DecryptError, WireError
+from tsrt.keys import DiscoKey
+from tsrt.path.candidates import (
+    CALL_LIMIT,
+    Candidate,
+    Source,
+    callMayName,
+    pingMayName,
+)
+from tsrt.path.peerpath import PeerPath
+from tsrt.path.peers import PathPeer
+from tsrt.path.places import Direct, Place, Relayed, Via
+from tsrt.path.status import PathChange, PathCounters, PathStatus, PongReceived
+from tsrt.path.tokenbucket import TokenBucket
+from tsrt.wire import disco
+
+PING_TIMEOUT = 5.0
+"""Seconds after which a ping counts as lost."""
+
+ENDPOINTS_FRESH = 27.0
+"""Seconds for which our endpoints are good enough to be told to a peer."""
+
+TRANSACTIONS = 256
+"""Pings of a peer that are remembered, so that none is answered twice."""
+
+FLIGHTS = 10_000
+"""Pings of ours that may be under way."""
+
+_ANSWERS_PER_SECOND, _ANSWERS_AT_ONCE = 50.0, 200.0
+_CALLS_PER_SECOND, _CALLS_AT_ONCE = 0.5, 10.0
+_NEWS_PER_SECOND, _NEWS_AT_ONCE = 1.0, 20.0
+
+_NOWHERE = AddrPort(bytes(4), 0)
+
+
+class _Flight(NamedTuple):
+    """A ping under way."""
+
+    path: PeerPath
+    place: Place
+    candidate: Candidate | None
+    sent: float
+    token: int
+
+
+class _Contact:
+    """What is kept of a peer that has spoken disco with us, beside its path."""
+
+    __slots__ = ("answers", "box", "calls", "disco", "news", "seen")
+
+    def __init__(self, raw: bytes, box: Box, now: float) -> None:
+        self.disco = raw
+        self.box = box
+        self.answers = TokenBucket(_ANSWERS_PER_SECOND, _ANSWERS_AT_ONCE, now)
+        self.calls = TokenBucket(_CALLS_PER_SECOND, _CALLS_AT_ONCE, now)
+        self.news = TokenBucket(_NEWS_PER_SECOND, _NEWS_AT_ONCE, now)
+        self.seen: OrderedDict[bytes, None] = OrderedDict()
+
+
+Handler = Callable[[bytes, Place, disco.Message, float], object]
+"""Takes a message about peer relays: sender's disco key, place, message, time."""
+
+
+class PathBook:
+    """
+    The path machine of a node.
+
+    @ivar counters: what was sent, received and dropped.
+    @ivar needsEndpoints: whether a peer is to be called that must be told where
+        we are, and that is not known well enough: the owner finds out and calls
+        L{setEndpoints}.
+    @ivar onRelayMessage: takes messages about peer relays, if anybody does.
+    """
+
+    def __init__(
+        self,
+        key: DiscoKey,
+        *,
+        randbytes: Callable[[int], bytes],
+        now: float,
+        ipv6: bool = True,
+        relayOnly: bool = False,
+    ) -> None:
+        """
+        @param key: our disco key.
+        @param randbytes: the source of secret random bytes.
+        @param ipv6: whether IPv6 addresses can be reached at all.
+        @param relayOnly: answer pings that come by relays, and nothing else.
+        """
+        self.counters = PathCounters()
+        self.needsEndpoints = False
+        self.onRelayMessage: Handler | None = None
+        self._key = key
+        self._public = key.public().raw
+        self._randbytes = randbytes
+        self._ipv6 = ipv6
+        self._relayOnly = relayOnly
+        self._own = b""
+        self._paths: dict[bytes, PeerPath] = {}
+        self._byDisco: dict[bytes, list[PeerPath]] = {}
+        self._contacts: dict[bytes, _Contact] = {}
+        self._owners: dict[Direct, PeerPath] = {}
+        self._flights: OrderedDict[bytes, _Flight] = OrderedDict()
+        self._tokens = 0
+        self._endpoints: tuple[AddrPort, ...] = ()
+        self._endpointsAt = -inf
+        self._hasReflexive = False
+        self._toCall: dict[bytes, PeerPath] = {}
+        self._out: list[tuple[Place, bytes]] = []
+        self._changed: list[PeerPath] = []
+        self._pongs: list[PongReceived] = []
+        self._heap: list[tuple[float, int, PeerPath]] = []
+        self._pushed = 0
+
+    # -- what the world is like --------------------------------------------------
+
+    def setOwnKey(self, public: bytes) -> None:
+        """
+        Say who we are; pings carry it.
+
+        @param public: our raw node key.
+        """
+        self._own = public
+
+    def setPeers(self, peers: Iterable[PathPeer], now: float) -> None:
+        """Take all peers that there are; others are forgotten."""
+        listed = list(peers)
+        gone = self._paths.keys() - {peer.key for peer in listed}
+        self.removePeers(list(gone))
+        self.upsertPeers(listed, now)
+
+    def upsertPeers(self, peers: Iterable[PathPeer], now: float) -> None:
+        """Take new peers, and what is new of others."""
+        for peer in peers:
+            path = self._paths.get(peer.key)
+            if path is None:
+                path = self._paths[peer.key] = PeerPath(peer, now)
+            else:
+                if path.peer == peer:
+                    continue
+                if path.peer.disco != peer.disco:
+                    self._forgetDisco(path)
+                path.setPeer(peer, now)
+                self._disownOthers(path)
+                self._settle(path)
+            self._takeOver(path)
+            if peer.disco:
+                paths = self._byDisco.setdefault(peer.disco, [])
+                if path not in paths:
+                    paths.append(path)
+
+    def _takeOver(self, path: PeerPath) -> None:
+        """What control names belongs to whom it names it for."""
+        for place in path.peer.endpoints:
+            owner = self._owners.get(place)
+            if owner is not None and place not in owner.peer.endpoints:
+                self._owners[place] = path
+
+    def removePeers(self, keys: Iterable[bytes]) -> None:
+        """Forget peers, by their raw node keys; strangers are ignored."""
+        for key in keys:
+            path = self._paths.pop(key, None)
+            if path is None:
+                continue
+            self._forgetDisco(path)
+            self._toCall.pop(key, None)
+            path.candidates.clear()
+            self._disownOthers(path)
+            path.scheduledAt = inf
+            path.best = None
+            for txid in [t for t, f in self._flights.items() if f.path is path]:
+                del self._flights[txid]
+
+    def _forgetDisco(self, path: PeerPath) -> None:
+        raw = path.peer.disco
+        paths = self._byDisco.get(raw)
+        if paths is not None:
+            if path in paths:
+                paths.remove(path)
+            if not paths:
+                del self._byDisco[raw]
+                self._contacts.pop(raw, None)
+
+    def _disownOthers(self, path: PeerPath) -> None:
+        """Give up the addresses that a peer has no more."""
+        for place in [p for p, o in self._owners.items() if o is path]:
+            if place not in path.candidates:
+                del self._owners[place]
+
+    def setEndpoints(
+        self, endpoints: Sequence[AddrPort], now: float, *, hasReflexive: bool
+    ) -> None:
+        """
+        Say where we may be reached, which peers that we call are told.
+
+        @param endpoints: what control is told, too (R-DIR-6).
+        @param hasReflexive: whether one of them is our address as others see it;
+            without it nobody is called.
+        """
+        self._endpoints = tuple(endpoints)[:CALL_LIMIT]
+        self._endpointsAt = now
+        self._hasReflexive = hasReflexive
+        self.needsEndpoints = False
+        waiting, self._toCall = self._toCall, {}
+        for path in waiting.values():
+            self._call(path, now)
+
+    def networkChanged(self, now: float) -> None:
+        """This machine has other addresses: trust nothing, and look again."""
+        self._flights.clear()
+        self._owners.clear()
+        self._endpointsAt = -inf
+        for path in self._paths.values():
+            if path.networkChanged(now) and not self._relayOnly:
+                self._pingAll(path, path.discover(now), now)
+                self._call(path, now)
+            self._settle(path)
+
+    # -- the hot path --------------------------------------------------------------
+
+    def route(self, peer: bytes, now: float) -> tuple[Direct | None, bool]:
+        """
+        Where to send WireGuard messages to a peer.
+
+        @param peer: its raw node key.
+        @return: the place to send them directly, if there is one; and whether
+            they go by the relay as well, or only.
+        """
+        path = self._paths.get(peer)
+        if path is None or self._relayOnly:
+            return None, True
+        path.lastSent = now
+        best = path.best
+        if best is not None and now < path.trustedUntil:
+            if path.scheduledAt == inf:
+                self._used(path, now)
+            return best.place, False
+        return self._unproven(path, now)
+
+    def _unproven(self, path: PeerPath, now: float) -> tuple[Direct | None, bool]:
+        """There is no path that is known to work at this moment."""
+        peer = path.peer
+        if peer.isWireGuardOnly:
+            return path.wireGuardPlace(now), False
+        if not peer.disco:
+            return None, True
+        self._used(path, now)
+        if path.needsDiscovery(now):
+            found = path.discover(now)
+            self._pingAll(path, found, now)
+            self._call(path, now)
+        best = path.best
+        return (None if best is None else best.place), True
+
+    def _used(self, path: PeerPath, now: float) -> None:
+        path.used(now)
+        self._schedule(path)
+
+    # -- sending -------------------------------------------------------------------
+
+    def _contact(self, raw: bytes, now: float) -> _Contact | None:
+        """What is kept of the owner of a disco key; made at first use."""
+        contact = self._contacts.get(raw)
+        if contact is None:
+            try:
+                box = Box(self._key.raw, raw)
+            except DecryptError:
+                return None
+            contact = self._contacts[raw] = _Contact(raw, box, now)
+        return contact
+
+    def _send(
+        self, path: PeerPath, place: Place, message: disco.Message, now: float
+    ) -> bool:
+        contact = self._contact(path.peer.disco, now)
+        if contact is None:
+            return False
+        sealed = sealTo(contact.box, message.encode(), self._randbytes)
+        self._out.append((place, disco.encodeEnvelope(self._public, sealed)))
+        return True
+
+    def _pingAll(
+        self, path: PeerPath, candidates: Iterable[Candidate], now: float
+    ) -> None:
+        for candidate in candidates:
+            self._ping(path, candidate.place, candidate, now)
+
+    def _ping(
+        self,
+        path: PeerPath,
+        place: Place,
+        candidate: Candidate | None,
+        now: float,
+        token: int = 0,
+        size: int = 0,
+    ) -> None:
+        if not self._ipv6 and isinstance(place, AddrPort) and len(place.address) == 16:
+            return
+        txid = self._randbytes(disco.TXID_LENGTH)
+        padding = max(0, size - disco.PING_DATAGRAM)
+        if not self._send(path, place, disco.Ping(txid, self._own, padding), now):
+            return
+        if candidate is not None:
+            candidate.lastPing = now
+        self.counters.pingsSent += 1
+        if len(self._flights) >= FLIGHTS:
+            self._flights.popitem(last=False)
+        self._flights[txid] = _Flight(path, place, candidate, now, token)
+
+    def _call(self, path: PeerPath, now: float) -> None:
+        """Ask a peer to ping us, if we know where it can."""
+        peer = path.peer
+        if path.best is not None and now < path.trustedUntil:
+            return
+        if now - self._endpointsAt > ENDPOINTS_FRESH:
+            self._toCall[peer.key] = path
+            self.needsEndpoints = True
+            return
+        if not self._hasReflexive or not self._endpoints:
+            return
+        if self._send(
+            path,
+            Relayed(peer.home, peer.key),
+            disco.CallMeMaybe(self._endpoints),
+            now,
+        ):
+            self.counters.callsSent += 1
+
+    def sendMessage(
+        self, peer: bytes, place: Place, message: disco.Message, now: float
+    ) -> None:
+        """Send a message about peer relays to a peer."""
+        path = self._paths.get(peer)
+        if path is not None and path.peer.disco:
+            self._send(path, place, message, now)
+
+    # -- receiving -----------------------------------------------------------------
+
+    def receivedDisco(self, place: Place, datagram: bytes, now: float) -> None:
+        """
+        Take a disco datagram.
+
+        @param place: where it came from.
+        """
+        counters = self.counters
+        try:
+            sender, boxed = disco.parseEnvelope(datagram)
+        except WireError:
+            counters.droppedMalformed += 1
+            return
+        paths = self._byDisco.get(sender)
+        if not paths:
+            counters.droppedStranger += 1
+            return
+        if self._relayOnly and not isinstance(place, Relayed):
+            counters.droppedStranger += 1
+            return
+        contact = self._contact(sender, now)
+        if contact is None:
+            counters.droppedUnopened += 1
+            return
+        try:
+            plaintext = openFrom(contact.box, boxed)
+        except DecryptError:
+            counters.droppedUnopened += 1
+            return
+        try:
+            message = disco.parseMessage(plaintext)
+        except WireError:
+            counters.droppedMalformed += 1
+            return
+        if isinstance(message, disco.Ping):
+            self._pinged(contact, paths, place, message, now)
+        elif isinstance(message, disco.Pong):
+            self._ponged(sender, place, message, now)
+        elif isinstance(message, disco.CallMeMaybe):
+            self._called(contact, place, message, now)
+        elif self.onRelayMessage is not None:
+            self.onRelayMessage(sender, place, message, now)
+        else:
+            counters.droppedUnhandled += 1
+
+    def _sender(
+        self, paths: list[PeerPath], place: Place, nodeKey: bytes
+    ) -> PeerPath | None:
+        """Which of the nodes with one disco key sent something."""
+        if isinstance(place, Relayed):
+            if nodeKey and nodeKey != place.peer:
+                return None
+            nodeKey = place.peer
+        if nodeKey:
+            path = self._paths.get(nodeKey)
+            return path if path in paths else None
+        return paths[0] if len(paths) == 1 else None
+
+    def _pinged(
+        self,
+        contact: _Contact,
+        paths: list[PeerPath],
+        place: Place,
+        ping: disco.Ping,
+        now: float,
+    ) -> None:
+        counters = self.counters
+        path = self._sender(paths, place, ping.nodeKey)
+        if path is None:
+            counters.droppedUnbound += 1
+            return
+        seen = contact.seen
+        if ping.txid in seen:
+            counters.droppedReplay += 1
+            return
+        if not contact.answers.take(now):
+            counters.droppedFlood += 1
+            return
+        seen[ping.txid] = None
+        if len(seen) > TRANSACTIONS:
+            seen.popitem(last=False)
+        counters.pingsReceived += 1
+        if isinstance(place, Relayed):
+            # People want to know that a peer is there; a path it is not.
+            source = AddrPort(DERP_MAGIC, place.region & 0xFFFF)
+        else:
+            source = place.address if isinstance(place, Via) else place
+            self._learnFromPing(contact, path, place, now)
+        if self._send(path, place, disco.Pong(ping.txid, source), now):
+            counters.pongsSent += 1
+
+    def _learnFromPing(
+        self, contact: _Contact, path: PeerPath, place: Direct, now: float
+    ) -> None:
+        """A peer is, or seems to be, where its ping came from."""
+        path.prepare(now)
+        candidate = path.candidates.get(place)
+        if candidate is None:
+            owner = self._owners.get(place)
+            if isinstance(place, Via) or not pingMayName(place):
+                self.counters.droppedCandidate += 1
+                return
+            if (owner is not None and owner is not path) or not contact.news.take(now):
+                self.counters.droppedCandidate += 1
+                return
+        isNew = candidate is None
+        candidate = path.learn(place, Source.PING, now)
+        candidate.heardPing = now
+        self._owners.setdefault(place, path)
+        if isNew and not (path.best is not None and now < path.trustedUntil):
+            # The peer looks for a path just now, so both NATs are open.
+            self._ping(path, place, candidate, now)
+
+    def _ponged(
+        self, sender: bytes, place: Place, pong: disco.Pong, now: float
+    ) -> None:
+        counters = self.counters
+        flight = self._flights.pop(pong.txid, None)
+        if flight is None or flight.path.peer.disco != sender:
+            counters.droppedUnasked += 1
+            return
+        if place != flight.place:
+            counters.droppedPongSource += 1
+            return
+        counters.pongsReceived += 1
+        latency = max(now - flight.sent, 0.0)
+        if flight.token:
+            self._pongs.append(PongReceived(flight.token, latency, place))
+        candidate, path = flight.candidate, flight.path
+        if candidate is None or isinstance(place, Relayed):
+            return
+        if path.candidates.get(place) is not candidate:
+            # It was withdrawn while the ping was under way.
+            return
+        self._owners[place] = path
+        path.answered(candidate, latency, now)
+        self._settle(path)
+
+    def _called(
+        self, contact: _Contact, place: Place, call: disco.CallMeMaybe, now: float
+    ) -> None:
+        counters = self.counters
+        if not isinstance(place, Relayed):
+            counters.droppedCall += 1
+            return
+        path = self._paths.get(place.peer)
+        if path is None or path.peer.disco != contact.disco:
+            counters.droppedUnbound += 1
+            return
+        if self._relayOnly:
+            return
+        if not contact.calls.take(now):
+            counters.droppedFlood += 1
+            return
+        counters.callsReceived += 1
+        places = []
+        for endpoint in call.endpoints[:CALL_LIMIT]:
+            owner = self._owners.get(endpoint)
+            if callMayName(endpoint) and (owner is None or owner is path):
+                places.append(endpoint)
+        counters.droppedCandidate += len(call.endpoints) - len(places)
+        found = path.called(places, now)
+        self._settle(path)
+        self._pingAll(path, found, now)
+
+    def heard(self, place: Place, peer: bytes, now: float) -> None:
+        """
+        An authentic WireGuard message of a peer came from somewhere.
+
+        That makes a path only for peers that do not know disco.
+        """
+        path = self._paths.get(peer)
+        if (
+            path is not None
+            and path.peer.isWireGuardOnly
+            and not isinstance(place, Relayed)
+        ):
+            path.heard(place, now)
+            self._settle(path)
+
+    def peerAt(self, place: Direct) -> bytes | None:
+        """The raw node key of the peer that is known to be at an address."""
+        path = self._owners.get(place)
+        return None if path is None else path.peer.key
+
+    def sendFailed(self, place: Direct, now: float) -> None:
+        """The system says that an address cannot be reached from here."""
+        path = self._owners.get(place)
+        if path is not None and path.best is not None and path.best.place == place:
+            path.lose(now, f"{place.text()} cannot be reached from here")
+            self._settle(path)
+
+    # -- what goes out ---------------------------------------------------------------
+
+    def take(self) -> list[tuple[Place, bytes]]:
+        """The datagrams to send, in order; each is returned once."""
+        out = self._out
+        if out:
+            self._out = []
+        return out
+
+    def takeChanges(self) -> list[PathChange]:
+        """The paths that changed since the last call."""
+        if not self._changed:
+            return []
+        changed, self._changed = self._changed, []
+        changes = []
+        for path in changed:
+            path.changed = False
+            place = None if path.best is None else path.best.place
+            changes.append(PathChange(path.peer.key, place, path.why))
+        return changes
+
+    def takePongs(self) -> list[PongReceived]:
+        """The answers to pings of L{ping} since the last call."""
+        pongs, self._pongs = self._pongs, []
+        return pongs
+
+    def _settle(self, path: PeerPath) -> None:
+        """Note whether people are to be told of a path."""
+        if path.changed and path not in self._changed:
+            self._changed.append(path)
+
+    # -- time --------------------------------------------------------------------------
+
+    def deadline(self) -> float | None:
+        """When to call L{tick}; C{None} if nothing is going to be due."""
+        heap = self._heap
+        while heap and heap[0][0] != heap[0][2].scheduledAt:
+            heapq.heappop(heap)
+        at = heap[0][0] if heap else inf
+        if self._flights:
+            at = min(at, next(iter(self._flights.values())).sent + PING_TIMEOUT)
+        return None if at == inf else at
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        flights = self._flights
+        while flights:
+            txid, flight = next(iter(flights.items()))
+            if now < flight.sent + PING_TIMEOUT:
+                break
+            del flights[txid]
+            if flight.candidate is not None:
+                flight.path.unanswered(flight.candidate, now)
+                self._settle(flight.path)
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            at, _, path = heapq.heappop(heap)
+            if at != path.scheduledAt:
+                continue
+            path.scheduledAt = inf
+            found, isCalled = path.tick(now)
+            self._pingAll(path, found, now)
+            if isCalled:
+                self._call(path, now)
+            self._settle(path)
+            self._schedule(path)
+
+    def _schedule(self, path: PeerPath) -> None:
+        at = path.deadline()
+        if at < path.scheduledAt:
+            path.scheduledAt = at
+            self._pushed += 1
+            heapq.heappush(self._heap, (at, self._pushed, path))
+
+    # -- for people --------------------------------------------------------------------
+
+    def ping(self, peer: bytes, now: float, size: int = 0) -> int:
+        """
+        Ping a peer every way there is; answers come with L{takePongs}.
+
+        @param peer: its raw node key.
+        @param size: bytes of the datagram; less than the least is the least.
+        @return: a token by which to know the answers; 0 if the peer is unknown
+            or has no disco.
+        """
+        path = self._paths.get(peer)
+        if path is None or not path.peer.disco:
+            return 0
+        self._tokens += 1
+        token = self._tokens
+        path.prepare(now)
+        best = path.best
+        if best is not None and now < path.trustedUntil:
+            self._ping(path, best.place, best, now, token, size)
+            return token
+        if not self._relayOnly:
+            for candidate in list(path.candidates.values()):
+                self._ping(path, candidate.place, candidate, now, token, size)
+            self._call(path, now)
+        home = Relayed(path.peer.home, peer)
+        self._ping(path, home, None, now, token, size)
+        return token
+
+    def forgetPing(self, token: int) -> None:
+        """Nobody waits for the answers to a ping any more."""
+        for txid, flight in list(self._flights.items()):
+            if flight.token == token:
+                self._flights[txid] = flight._replace(token=0)
+
+    def status(self, peer: bytes, now: float) -> PathStatus | None:
+        """How the way to a peer stands; C{None} for strangers."""
+        path = self._paths.get(peer)
+        return None if path is None else path.status(now)

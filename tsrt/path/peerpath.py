@@ -1,0 +1,354 @@
+"""
+The way to one peer: candidates, the best of them, and how far it is trusted.
+
+It knows no keys and sends nothing: each method says what to ping, and L{PathBook}
+does it.  A path is trusted for a short while after each answer; before that time
+is over it is asked again, and if no answer comes, packets go by the relay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from tsrt.addresses import AddrPort
+from tsrt.path.candidates import CANDIDATE_LIMIT, Candidate, Source, netmapMayName
+from tsrt.path.compare import isBetter
+from tsrt.path.peers import PathPeer
+from tsrt.path.places import Direct
+from tsrt.path.status import CandidateStatus, PathStatus
+
+TRUST = 6.5
+"""Seconds for which an answered ping vouches for an address."""
+
+HEARTBEAT = 3.0
+"""Seconds between the pings that keep a path in use confirmed."""
+
+SESSION_ACTIVE = 45.0
+"""Seconds after the last packet for which a path counts as in use."""
+
+DISCOVERY_INTERVAL = 5.0
+"""Least seconds between two pings to one address in search of a path."""
+
+UPGRADE_INTERVAL = 60.0
+"""Seconds after which a direct path is compared with all others again."""
+
+GOOD_ENOUGH = 0.005
+"""Seconds of round trip below which no better address is looked for."""
+
+PING_CANDIDATE_LIFETIME = 45.0
+"""Seconds for which an address lives that is known from a ping only."""
+
+WIREGUARD_TRUST = 5.0
+"""Seconds for which a peer without disco is known to be where it was heard."""
+
+
+class PeerPath:
+    """
+    The state of one peer.
+
+    @ivar peer: what the netmap says of it.
+    @ivar best: the best address; packets go there.
+    @ivar trustedUntil: until when they go nowhere else.
+    @ivar lastSent: when something was last sent to the peer.
+    @ivar scheduledAt: where the owner's heap of deadlines has this path.
+    @ivar why: why the path is what it is, in words.
+    @ivar since: when that began.
+    @ivar changed: whether people have not been told of that yet.
+    """
+
+    __slots__ = (
+        "_heartbeatAt",
+        "_lastFull",
+        "_names",
+        "best",
+        "candidates",
+        "changed",
+        "lastSent",
+        "peer",
+        "scheduledAt",
+        "since",
+        "trustedUntil",
+        "why",
+    )
+
+    def __init__(self, peer: PathPeer, now: float) -> None:
+        self.peer = peer
+        self.candidates: dict[Direct, Candidate] = {}
+        self.best: Candidate | None = None
+        self.trustedUntil = -inf
+        self.lastSent = -inf
+        self.scheduledAt = inf
+        self.why = "relay: no direct path was looked for yet"
+        self.since = now
+        self.changed = False
+        self._heartbeatAt = inf
+        self._lastFull = -inf
+        # The netmap's endpoints become candidates when the peer is first used.
+        self._names: tuple[AddrPort, ...] | None = None
+
+    # -- candidates ------------------------------------------------------------------
+
+    def setPeer(self, peer: PathPeer, now: float) -> None:
+        """Take what the netmap says now; what it says no more is forgotten."""
+        isRestarted = self.peer.disco != peer.disco
+        self.peer = peer
+        if self._names is not None:
+            self._reconcile(now)
+        if isRestarted and self.best is not None:
+            # Whoever answered there has gone.
+            self.lose(now, "the peer was started anew")
+
+    def prepare(self, now: float) -> None:
+        """Make candidates of the netmap's endpoints, before first use."""
+        if self._names is None:
+            self._reconcile(now)
+
+    def _reconcile(self, now: float) -> None:
+        names = tuple(filter(netmapMayName, self.peer.endpoints))
+        self._names = names
+        for place in names:
+            known = self.candidates.get(place)
+            if known is None:
+                self.candidates[place] = Candidate(place, Source.NETMAP)
+            else:
+                known.source |= Source.NETMAP
+        wanted = set(names)
+        for candidate in list(self.candidates.values()):
+            if Source.NETMAP in candidate.source and candidate.place not in wanted:
+                self._withdraw(candidate, Source.NETMAP, now)
+
+    def _withdraw(self, candidate: Candidate, source: Source, now: float) -> None:
+        """Somebody does not name an address any more."""
+        candidate.source &= ~source
+        if not candidate.source:
+            del self.candidates[candidate.place]
+            if candidate is self.best:
+                self.lose(now, "the peer left its address")
+
+    def learn(self, place: Direct, source: Source, now: float) -> Candidate:
+        """An address was learned; the least promising one makes room."""
+        self.prepare(now)
+        candidate = self.candidates.get(place)
+        if candidate is None:
+            if len(self.candidates) >= CANDIDATE_LIMIT:
+                self._makeRoom(now)
+            candidate = self.candidates[place] = Candidate(place, source)
+        else:
+            candidate.source |= source
+        return candidate
+
+    def _makeRoom(self, now: float) -> None:
+        """Forget the learned address that was of use least lately."""
+        learned = [
+            c
+            for c in self.candidates.values()
+            if Source.NETMAP not in c.source and c is not self.best
+        ]
+        if learned:
+            oldest = min(learned, key=lambda c: (c.latency is not None, c.heardPing))
+            del self.candidates[oldest.place]
+
+    def called(self, places: Iterable[AddrPort], now: float) -> list[Candidate]:
+        """
+        The peer asks to be pinged, at these addresses among others.
+
+        @return: whom to ping.
+        """
+        wanted = set(places)
+        for candidate in list(self.candidates.values()):
+            if Source.CALL in candidate.source and candidate.place not in wanted:
+                self._withdraw(candidate, Source.CALL, now)
+        for place in wanted:
+            self.learn(place, Source.CALL, now)
+        self.prepare(now)
+        self._lastFull = now
+        return list(self.candidates.values())
+
+    def expire(self, now: float) -> None:
+        """Forget addresses from which the peer pinged us long ago."""
+        for candidate in list(self.candidates.values()):
+            if (
+                Source.PING in candidate.source
+                and now - candidate.heardPing >= PING_CANDIDATE_LIFETIME
+                and candidate is not self.best
+            ):
+                self._withdraw(candidate, Source.PING, now)
+
+    # -- sending ---------------------------------------------------------------------
+
+    def discover(self, now: float) -> list[Candidate]:
+        """
+        Look for a path.
+
+        @return: whom to ping; the peer is to be called as well if there is
+            anybody.
+        """
+        self.prepare(now)
+        self._lastFull = now
+        return [
+            candidate
+            for candidate in self.candidates.values()
+            if now - candidate.lastPing >= DISCOVERY_INTERVAL
+        ]
+
+    def needsDiscovery(self, now: float) -> bool:
+        """Whether packets go by a relay, and nobody looked for better lately."""
+        return now >= self.trustedUntil and now - self._lastFull >= DISCOVERY_INTERVAL
+
+    def used(self, now: float) -> None:
+        """Something was sent: the path is to be kept, or found."""
+        self.lastSent = now
+        if self._heartbeatAt == inf:
+            self._heartbeatAt = now + HEARTBEAT
+
+    def wireGuardPlace(self, now: float) -> Direct | None:
+        """
+        Where to send to a peer that has no disco: where it was heard, or else
+        the first address that it has, IPv6 before IPv4.
+        """
+        self.prepare(now)
+        if self.best is not None:
+            return self.best.place
+        places = list(self.candidates)
+        for place in places:
+            if isinstance(place, AddrPort) and len(place.address) == 16:
+                return place
+        return places[0] if places else None
+
+    # -- what comes back -------------------------------------------------------------
+
+    def answered(self, candidate: Candidate, latency: float, now: float) -> None:
+        """A ping to a candidate was answered from there."""
+        candidate.latency = latency
+        best = self.best
+        if best is candidate:
+            self.trustedUntil = now + TRUST
+            return
+        if (
+            best is None
+            or now >= self.trustedUntil
+            or isBetter(
+                candidate.place,
+                latency,
+                best.place,
+                best.latency if best.latency is not None else inf,
+            )
+        ):
+            self.best = candidate
+            self.trustedUntil = now + TRUST
+            self._tell(
+                f"direct {_text(candidate.place)} ({latency * 1000:.0f} ms)", now
+            )
+
+    def unanswered(self, candidate: Candidate, now: float) -> None:
+        """A ping to a candidate was not answered in time."""
+        if candidate is self.best and now >= self.trustedUntil:
+            self.lose(now, f"{_text(candidate.place)} stopped answering")
+
+    def lose(self, now: float, reason: str) -> None:
+        """There is no direct path any more."""
+        self.best = None
+        self.trustedUntil = -inf
+        self._tell(f"relay: {reason}", now)
+
+    def heard(self, place: Direct, now: float) -> None:
+        """A peer without disco was heard at an address."""
+        self.prepare(now)
+        candidate = self.candidates.get(place) or Candidate(place, Source.PING)
+        candidate.heardPing = now
+        self.candidates[place] = candidate
+        if self.best is not candidate:
+            self.best = candidate
+            self._tell(f"direct {_text(place)} (heard there)", now)
+        self.trustedUntil = now + WIREGUARD_TRUST
+
+    def networkChanged(self, now: float) -> bool:
+        """
+        Nothing that was found holds any more, though the candidates may.
+
+        @return: whether the path is in use.
+        """
+        self._lastFull = -inf
+        for candidate in self.candidates.values():
+            candidate.latency = None
+            candidate.lastPing = -inf
+        if self.best is not None:
+            self.lose(now, "this machine's network changed")
+        return self.isActive(now)
+
+    # -- time ------------------------------------------------------------------------
+
+    def isActive(self, now: float) -> bool:
+        """Whether the path is in use."""
+        return now - self.lastSent < SESSION_ACTIVE
+
+    def deadline(self) -> float:
+        """When to call L{tick}; C{inf} if nothing is going to be due."""
+        return self._heartbeatAt
+
+    def tick(self, now: float) -> tuple[list[Candidate], bool]:
+        """
+        Keep the path confirmed while it is in use.
+
+        @return: whom to ping, and whether to call the peer as well.
+        """
+        if now < self._heartbeatAt:
+            return [], False
+        self.expire(now)
+        if not self.isActive(now):
+            self._heartbeatAt = inf
+            return [], False
+        self._heartbeatAt = now + HEARTBEAT
+        best = self.best
+        if best is None or now >= self.trustedUntil:
+            if best is None and self.candidates and self._lastFull > -inf:
+                self._tell(self._nothingFound(), now)
+            found = self.discover(now)
+            if best is not None and best not in found:
+                found.append(best)
+            return found, bool(found)
+        slow = best.latency is None or best.latency > GOOD_ENOUGH
+        if slow and now - self._lastFull >= UPGRADE_INTERVAL:
+            found = self.discover(now)
+            if best not in found:
+                found.append(best)
+            return found, True
+        return [best], False
+
+    def _nothingFound(self) -> str:
+        count = len(self.candidates)
+        addresses = "its address" if count == 1 else f"any of its {count} addresses"
+        return f"relay: no answer from {addresses}"
+
+    # -- for people ------------------------------------------------------------------
+
+    def _tell(self, why: str, now: float) -> None:
+        if why != self.why:
+            self.why = why
+            self.since = now
+            self.changed = True
+
+    def status(self, now: float) -> PathStatus:
+        """How the path stands."""
+        best = self.best
+        return PathStatus(
+            place=None if best is None else best.place,
+            isTrusted=best is not None and now < self.trustedUntil,
+            latency=None if best is None else best.latency,
+            why=self.why,
+            since=self.since,
+            candidates=tuple(
+                CandidateStatus(
+                    c.place,
+                    c.source,
+                    c.latency,
+                    None if c.lastPing == -inf else c.lastPing,
+                )
+                for c in self.candidates.values()
+            ),
+        )
+
+
+def _text(place: Direct) -> str:
+    return place.text()

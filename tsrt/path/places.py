@@ -1,0 +1,33 @@
+"""Where a datagram comes from or goes to."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tsrt.addresses import AddrPort
+
+
+class Relayed(NamedTuple):
+    """A peer by way of a relay (DERP)."""
+
+    region: int
+    peer: bytes
+    """Its raw node key."""
+
+
+class Via(NamedTuple):
+    """A peer by way of a peer relay, which knows it by a number (Geneve)."""
+
+    address: AddrPort
+    vni: int
+
+    def text(self) -> str:
+        """C{192.0.2.1:7777:vni:5}, as the field's tools write it."""
+        return f"{self.address.text()}:vni:{self.vni}"
+
+
+Direct = AddrPort | Via
+"""Reached by our own socket."""
+
+Place = AddrPort | Via | Relayed
+"""Reached somehow."""
