@@ -29,7 +29,7 @@ PATIENCE = 60.0
 PAGE = """<!doctype html>
 <title>tsrt demo</title>
 <p>Hello from the tailnet!
-This page came through WireGuard, a relay and a TCP stack written in Python.
+This page came through WireGuard and a TCP stack written in Python.
 """
 
 

@@ -44,7 +44,7 @@ class Options(UsageOptions):
         "Joins a tailnet and carries its traffic in this process. Without an auth "
         "key a login page is shown. Settings may also come from the environment: "
         "TS_AUTHKEY, TS_CONTROL_URL, TS_HOSTNAME, TS_STATE_DIR, TS_BOOT_TIMEOUT, "
-        "HTTPS_PROXY, ALL_PROXY, NO_PROXY."
+        "TS_DEBUG_ALWAYS_USE_DERP, HTTPS_PROXY, ALL_PROXY, NO_PROXY."
     )
 
     optFlags = [
@@ -69,6 +69,13 @@ class Options(UsageOptions):
         ["state", None, None, "'mem:' keeps keys in memory only (with --ephemeral)."],
         ["advertise-tags", None, None, "Tags to ask for, with commas between."],
         ["port", None, None, "UDP port on the real network; 0 picks one.", int],
+        [
+            "static-endpoints",
+            None,
+            None,
+            "Further ADDRESS:PORT, with commas between, at which peers reach that "
+            "port, such as one that was forwarded by hand.",
+        ],
         ["ca-file", None, None, "PEM file of further certificate authorities."],
         [
             "timeout",
@@ -154,6 +161,7 @@ class Options(UsageOptions):
             "stateDir": self["statedir"],
             "advertiseTags": _list(self["advertise-tags"]),
             "port": self["port"],
+            "staticEndpoints": _list(self["static-endpoints"]),
             "caFile": self["ca-file"],
             "ephemeral": True if self["ephemeral"] else None,
             "forceReauth": True if self["force-reauth"] else None,

@@ -153,8 +153,6 @@ class NodeConfig:
     @ivar port: UDP port on the real network; 0 picks one.
     @ivar staticEndpoints: further C{address:port} at which peers reach that
         port, such as one that was forwarded by hand.
-    @ivar portMapping: ask the gateway for a port by NAT-PMP, PCP or UPnP.
-    @ivar upnp: whether UPnP is among these.
     @ivar relayOnly: send everything by relays, look for no direct paths.
     @ivar forceReauth: get a new node key although the saved one is valid.
     @ivar allowHTTP: permit a plain C{http://} control server that is neither
@@ -185,8 +183,6 @@ class NodeConfig:
     staticEndpoints: tuple[str, ...] = field(
         default=(), converter=_toTuple, validator=_checkEndpoints
     )
-    portMapping: bool = True
-    upnp: bool = True
     relayOnly: bool = False
     forceReauth: bool = False
     allowHTTP: bool = False
@@ -216,8 +212,7 @@ class NodeConfig:
         C{TS_AUTHKEY} (or C{TS_AUTH_KEY}), C{TS_CONTROL_URL}, C{TS_HOSTNAME},
         C{TS_STATE_DIR}, C{TS_BOOT_TIMEOUT}, C{TSNET_FORCE_LOGIN},
         C{TS_FORCE_NOISE_443}, C{TS_DEBUG_ALWAYS_USE_DERP} (or
-        C{TS_DEBUG_NEVER_DIRECT_UDP}), C{TS_DISABLE_PORTMAPPER},
-        C{TS_DISABLE_UPNP}, and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
+        C{TS_DEBUG_NEVER_DIRECT_UDP}), and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
 
         @param settings: beat the variables; C{None} means not set.
         @raise ConfigError: a variable has a value that cannot be.
@@ -336,16 +331,15 @@ def _readVariables(environ: Mapping[str, str]) -> dict[str, object]:
             found[setting] = value
     if environ.get("TS_BOOT_TIMEOUT"):
         found["startupTimeout"] = parseDuration(environ["TS_BOOT_TIMEOUT"])
-    for name, setting, meaning in (
-        ("TSNET_FORCE_LOGIN", "forceReauth", True),
-        ("TS_FORCE_NOISE_443", "forceHTTPS", True),
-        ("TS_DEBUG_NEVER_DIRECT_UDP", "relayOnly", True),
-        ("TS_DEBUG_ALWAYS_USE_DERP", "relayOnly", True),
-        ("TS_DISABLE_PORTMAPPER", "portMapping", False),
-        ("TS_DISABLE_UPNP", "upnp", False),
+    for name, setting in (
+        ("TSNET_FORCE_LOGIN", "forceReauth"),
+        ("TS_FORCE_NOISE_443", "forceHTTPS"),
+        ("TS_DEBUG_NEVER_DIRECT_UDP", "relayOnly"),
+        ("TS_DEBUG_ALWAYS_USE_DERP", "relayOnly"),
     ):
         if environ.get(name):
-            found[setting] = _parseBool(name, environ[name]) is meaning
+            isOn = _parseBool(name, environ[name])
+            found[setting] = isOn or found.get(setting, False)
     return found
 
 
@@ -362,8 +356,6 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "advertiseTags": ((list,), "a list of texts"),
     "port": ((int,), "a whole number"),
     "staticEndpoints": ((list,), "a list of texts"),
-    "portMapping": _SWITCH,
-    "upnp": _SWITCH,
     "relayOnly": _SWITCH,
     "forceReauth": _SWITCH,
     "allowHTTP": _SWITCH,

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
-from tsrt.addresses import formatAddress, parseAddress
+from tsrt.addresses import parseAddress
 from tsrt.config import NodeConfig, Seams
 from tsrt.endpoints import (
     DEFAULT_TIMEOUT,
@@ -46,7 +46,8 @@ from tsrt.registry import DEFAULT_NAME, Registry
 from tsrt.runtime.build import Engine, buildEngine
 from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
 from tsrt.runtime.overlay import NodeOverlay
-from tsrt.runtime.ping import EchoRequest, PingResult
+from tsrt.runtime.ping import PingResult
+from tsrt.runtime.pings import PingKind
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import NodeStatus, StatusPublisher
 from tsrt.runtime.waiting import UpWaiter
@@ -267,29 +268,24 @@ class Node(OrderedMultiService):
         """An HTTP client of the tailnet, for C{twisted.web} or treq."""
         return makeAgent(self.reactor, contextFactory, pool, connectTimeout)
 
-    def ping(self, host: str, *, timeout: float = 5.0) -> Deferred[PingResult]:
+    def ping(
+        self, host: str, *, kind: PingKind | str = PingKind.ICMP, timeout: float = 5.0
+    ) -> Deferred[PingResult]:
         """
-        Measure the way to a peer by an ICMP echo.
+        Measure the way to a peer.
 
         Fails with L{NoSuchPeer} or L{TailnetTimeout}.  Cancelling forgets it.
 
         @param host: a tailnet name or address.
+        @param kind: what is to answer: C{"ICMP"}, the peer's machine; C{"TSMP"},
+            its tunnel; C{"disco"}, the peer by each path there may be.
         @param timeout: seconds to wait for the answer, once the node is up.
         """
-        return Deferred.fromCoroutine(self._ping(host, timeout))
+        return Deferred.fromCoroutine(self._ping(host, PingKind.named(kind), timeout))
 
-    async def _ping(self, host: str, timeout: float) -> PingResult:
+    async def _ping(self, host: str, kind: PingKind, timeout: float) -> PingResult:
         await self.up()
-        packed = self._address(host)
-        seconds = await EchoRequest(self._overlay, packed, timeout).answered
-        engine = self._running()
-        peer = engine.netmap.nodeByAddress(packed)
-        return PingResult(
-            address=formatAddress(packed),
-            name=peer.name if peer is not None else "",
-            seconds=seconds,
-            path=engine.describePath(packed),
-        )
+        return await self._running().pinger.ping(self._address(host), kind, timeout)
 
     def _address(self, host: str) -> bytes:
         try:

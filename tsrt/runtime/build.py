@@ -20,7 +20,7 @@ from tsrt.control.service import ControlService
 from tsrt.control.settings import ControlSettings
 from tsrt.derp.latency import measureLatency
 from tsrt.derp.pool import RelayEvents, RelayPool
-from tsrt.errors import NotRunning, NotSupported, WireError
+from tsrt.errors import ConfigError, NotRunning, NotSupported
 from tsrt.interfaces import ILoginPrompt, IStateStore, IStreamDialer
 from tsrt.keys import DiscoKey, NodeKey
 from tsrt.netmap.delta import Changes, MapState
@@ -40,7 +40,7 @@ from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
-from tsrt.runtime.ping import EchoRequest
+from tsrt.runtime.pings import Pinger, PingKind
 from tsrt.runtime.prompt import LogPrompt
 from tsrt.runtime.status import StatusPublisher
 from tsrt.runtime.tsmp import TSMPResponder
@@ -60,6 +60,9 @@ _HOUSEKEEPING = 60.0
 
 # Seconds after the last packet for which a node counts as active.
 _ACTIVE = 45.0
+
+# Seconds for which a ping that control asked for may take.
+_PING_TIMEOUT = 5.0
 
 
 class StateService(Service):
@@ -230,6 +233,7 @@ def _build(
     )
     relays.setName("relays")
 
+    responder = TSMPResponder()
     datapath = DataPath(
         reactor,
         now=overlay.now,
@@ -239,7 +243,7 @@ def _build(
         transmit=lambda peer, messages: paths.transmit(peer, messages),
         reply=lambda place, messages: paths.reply(place, messages),
         onHeard=lambda place, peers: paths.heard(place, peers),
-        onTSMP=TSMPResponder(),
+        onTSMP=responder,
     )
 
     def publish(netmap: NetworkMap, changes: Changes) -> None:
@@ -309,6 +313,17 @@ def _build(
     )
     paths.setOwnKey(nodeKey.public().raw)
     engine.paths = paths
+    engine.pinger = Pinger(
+        reactor,
+        overlay,
+        paths,
+        responder,
+        randbytes=randbytes,
+        netmap=lambda: state.map,
+        send=lambda peer, packets: datapath.sendPackets(peer, packets, overlay.now()),
+        describePath=engine.describePath,
+        regionName=engine.regionName,
+    )
 
     # -- control
     engine.metrics = metrics = MetricsSource(
@@ -350,7 +365,7 @@ def _build(
             newPoll=state.newPoll,
         ),
         hostinfo=describeMachine(),
-        pinger=_pinger(overlay, engine),
+        pinger=lambda ip, kind: _answerPing(engine, ip, kind),
         c2n=C2NSources(
             metrics=metrics.text,
             health=lambda: {"Warnings": list(publisher.status.health)},
@@ -406,30 +421,27 @@ def _dialer(reactor: IReactorTime, config: NodeConfig, seams: Seams) -> IStreamD
     return StreamDialer(reactor, config.proxy, trustRoot(config.caFile))
 
 
-def _pinger(
-    overlay: NodeOverlay, engine: Engine
-) -> Callable[[str, str], Deferred[PingResponse]]:
-    """Pings that the control server asks for."""
-
-    def ping(ip: str, kind: str) -> Deferred[PingResponse]:
-        if kind != "ICMP":
-            return fail(NotSupported(f"{kind} pings are not supported"))
-        return Deferred.fromCoroutine(_pingByICMP(overlay, engine, ip))
-
-    return ping
-
-
-async def _pingByICMP(overlay: NodeOverlay, engine: Engine, ip: str) -> PingResponse:
+def _answerPing(engine: Engine, ip: str, kind: str) -> Deferred[PingResponse]:
+    """Ping a peer because the control server asks for it."""
     try:
-        packed = parseAddress(ip)
-    except WireError as error:
-        return PingResponse(type="ICMP", ip=ip, err=str(error))
-    node = engine.netmap.nodeByAddress(packed)
-    response = PingResponse(
-        type="ICMP", ip=ip, nodeIP=ip, nodeName=node.name if node else ""
-    )
+        asked = PingKind.named(kind)
+    except ConfigError as error:
+        return fail(NotSupported(str(error)))
+    return Deferred.fromCoroutine(_pingFor(engine, ip, asked))
+
+
+async def _pingFor(engine: Engine, ip: str, kind: PingKind) -> PingResponse:
+    response = PingResponse(type=kind.value, ip=ip, nodeIP=ip)
     try:
-        response.latencySeconds = await EchoRequest(overlay, packed, 5.0).answered
+        result = await engine.pinger.ping(parseAddress(ip), kind, _PING_TIMEOUT)
     except Exception as error:
         response.err = str(error)
+        return response
+    response.nodeName = result.name
+    response.latencySeconds = result.seconds
+    way, _, where = result.path.partition(" ")
+    if way == "direct":
+        response.endpoint = where
+    elif way == "relay":
+        response.derpRegionCode = where
     return response

@@ -29,6 +29,7 @@ from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
+from tsrt.runtime.pings import Pinger
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import Health, NodeState, StatusPublisher
 from tsrt.tailcfg import UNSET, DERPMap, NetInfo
@@ -52,6 +53,7 @@ class Engine(OrderedMultiService):
     control: ControlService
     relays: RelayPool
     paths: PathService
+    pinger: Pinger
     dispatcher: NetmapDispatcher
     datapath: DataPath
     packetFilter: PacketFilter

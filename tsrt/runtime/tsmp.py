@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+
 from tsrt.addresses import MTU
 from tsrt.counters import Counters
 from tsrt.errors import WireError
@@ -12,21 +14,39 @@ from tsrt.wire.tsmp import Ping, Pong, parseTSMP
 class TSMPCounters(Counters):
     """Messages by what was done with them."""
 
-    __slots__ = ("malformed", "pingsAnswered", "swallowed")
+    __slots__ = ("malformed", "pingsAnswered", "pongs", "swallowed")
     malformed: int
     pingsAnswered: int
+    pongs: int
     swallowed: int
 
 
 class TSMPResponder:
     """
-    Answers pings; takes notice of nothing else.
+    Answers pings, and knows the answers to our own; all else is swallowed.
 
     No such message ever reaches the stack or an application.
     """
 
     def __init__(self) -> None:
         self.counters = TSMPCounters()
+        self._expected: dict[tuple[bytes, bytes], Deferred[None]] = {}
+
+    def expect(self, peer: bytes, data: bytes) -> Deferred[None]:
+        """
+        Fire when a peer answers a ping; cancel to wait no more.
+
+        @param peer: its raw node key.
+        @param data: the 8 bytes of the ping.
+        """
+        key = peer, data
+
+        def forget(_: object) -> None:
+            self._expected.pop(key, None)
+
+        answered: Deferred[None] = Deferred(forget)
+        self._expected[key] = answered
+        return answered
 
     def __call__(self, peer: bytes, packet: bytes) -> list[bytes]:
         """
@@ -43,6 +63,12 @@ class TSMPResponder:
         except WireError:
             self.counters.malformed += 1
             return []
+        if isinstance(message, Pong):
+            answered = self._expected.pop((peer, message.data), None)
+            if answered is not None:
+                self.counters.pongs += 1
+                answered.callback(None)
+                return []
         if not isinstance(message, Ping):
             self.counters.swallowed += 1
             return []

@@ -105,6 +105,21 @@ class NodeConfigTests(SynchronousTestCase):
         config = NodeConfig.fromEnvironment({"TS_AUTHKEY": "", "TS_AUTH_KEY": "k2"})
         self.assertEqual(config.authKey, Secret("k2"))
 
+    def test_relayOnly(self) -> None:
+        """Either variable that forbids direct paths does."""
+        for on in ("TS_DEBUG_ALWAYS_USE_DERP", "TS_DEBUG_NEVER_DIRECT_UDP"):
+            self.assertTrue(NodeConfig.fromEnvironment({on: "1"}).relayOnly)
+        self.assertFalse(
+            NodeConfig.fromEnvironment({"TS_DEBUG_ALWAYS_USE_DERP": "0"}).relayOnly
+        )
+
+    def test_staticEndpoints(self) -> None:
+        """Endpoints are addresses with ports."""
+        good = ["203.0.113.7:1", "[2001:db8::1]:2"]
+        self.assertEqual(NodeConfig(staticEndpoints=good).staticEndpoints, tuple(good))
+        for bad in ("203.0.113.7", "host:1", "2001:db8::1:2", "203.0.113.7:99999"):
+            self.assertRaises(ConfigError, NodeConfig, staticEndpoints=[bad])
+
     def test_argumentsBeatEnvironment(self) -> None:
         """Arguments win, and C{None} is no argument."""
         config = NodeConfig.fromEnvironment(

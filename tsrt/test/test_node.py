@@ -28,6 +28,7 @@ from tsrt.errors import (
 )
 from tsrt.failures import NoSuchPeer, TailnetTimeout
 from tsrt.node import Node
+from tsrt.runtime.pings import PingKind
 from tsrt.runtime.prompt import LogPrompt
 from tsrt.runtime.status import NodeState
 from tsrt.state import FileStateStore, MemoryStateStore
@@ -118,6 +119,45 @@ class LifeTests(NodeTestCase):
             self.assertEqual(client.received, b"x" * 100_000)
             client.transport.loseConnection()
         tailnet.settle()
+
+    def test_pingKinds(self) -> None:
+        """All kinds of pings are answered, by relay and directly."""
+        for direct, path in ((False, "relay r900"), (True, "direct 198.18.0.")):
+            tailnet = TestTailnet(nodes=["a", "b"], direct=direct)
+            tailnet.wait(tailnet["a"].ping("b"))
+            tailnet.settle()
+            for kind in ("disco", "tsmp", PingKind.ICMP):
+                result = tailnet.wait(tailnet["a"].ping("b", kind=kind))
+                self.assertEqual(result.name, "b.tailnet.test")
+                self.assertTrue(result.path.startswith(path), result)
+                self.assertLess(result.seconds, 0.1)
+            tailnet.close()
+
+    def test_staticEndpoints(self) -> None:
+        """Peers are told of configured endpoints, and of no useless ones."""
+        tailnet = self.tailnet("a")
+        tailnet.addNode("b", staticEndpoints=["203.0.113.7:4000"], port=5000)
+        tailnet.waitUp("b")
+        tailnet.settle()
+        [peer] = tailnet["a"].peers()
+        address = tailnet.hosts["b"].addresses[0]
+        self.assertEqual(set(peer.endpoints), {"203.0.113.7:4000", f"{address}:5000"})
+
+    def test_pingKindErrors(self) -> None:
+        """Peers that do not answer, and those that cannot, are errors."""
+        tailnet = self.tailnet("a", "b")
+        node = tailnet["a"]
+        tailnet.wait(tailnet["b"].stopService())
+        for kind in ("disco", "tsmp"):
+            with self.assertRaises(TailnetTimeout):
+                tailnet.wait(node.ping("100.64.0.2", kind=kind))
+            with self.assertRaises(NoSuchPeer):
+                tailnet.wait(node.ping("100.64.0.1", kind=kind))
+            waiting = node.ping("100.64.0.2", kind=kind)
+            tailnet.elapse(1.5)
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+        self.assertRaises(ConfigError, node.ping, "b", kind="carrier pigeon")
 
     def test_ping(self) -> None:
         """A ping tells round-trip time and path; unknown names are errors."""

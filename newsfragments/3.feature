@@ -1,0 +1,1 @@
+Direct paths: nodes find each other through NATs (disco, STUN), prefer the better of several addresses, and fall back to the relay the moment a path stops answering. `node.ping` takes a kind (ICMP, TSMP, disco), `--static-endpoints` names forwarded ports, `TS_DEBUG_ALWAYS_USE_DERP` keeps to relays.
