@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tsrt.testing.flows import Kind
+from tsrt.testing.nat import Endpoint
 from tsrt.testing.streams import MemoryStream
 
 if TYPE_CHECKING:
@@ -99,12 +100,19 @@ class MemoryTCPPort:
         """See L{twisted.internet.interfaces.IListeningPort}."""
         return streamAddress(self.interface or "0.0.0.0", self.port)
 
-    def synArrived(self, client: MemoryStream) -> None:
-        """Answer a client; the protocol is built when the client has agreed."""
+    def synArrived(
+        self, client: MemoryStream, source: Endpoint, destination: Endpoint
+    ) -> None:
+        """
+        Answer a client; the protocol is built when the client has agreed.
+
+        @param source: the client as we see it.
+        @param destination: our own address and port.
+        """
         stream = MemoryStream(
             self.reactor,
-            client.getPeer(),
-            client.getHost(),
+            streamAddress(*destination),
+            streamAddress(*source),
             lambda stream, reason: self.reactor.streamClosed(stream),
         )
         stream.join(client)
@@ -180,10 +188,13 @@ class MemoryConnector:
         self._timer = self.reactor.callLater(
             self._timeout, self._failed, error.TimeoutError()
         )
-        self.reactor.internet.clock.callLater(0, self._begin)
+        self.reactor.soon(self._begin)
 
     def _begin(self) -> None:
         if self.state != "connecting":
+            return
+        if self.reactor.isAsleep:
+            self.reactor.soon(self._begin)
             return
         host = self._host
         if not isIPAddress(host) and not isIPv6Address(host):
@@ -219,7 +230,8 @@ class MemoryConnector:
 
     def _knock(self, kind: Kind, data: bytes, host: HostReactor) -> None:
         if kind is Kind.SYN and self.transport is not None:
-            host.synArrived(self.transport)
+            flow = self.transport.outgoing
+            host.synArrived(self.transport, flow.seenSource, flow.reached)
 
     def _answered(self, kind: Kind) -> None:
         stream = self.transport

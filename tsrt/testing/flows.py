@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
+from tsrt.testing.links import Link
+from tsrt.testing.nat import Endpoint
+
 if TYPE_CHECKING:
     from tsrt.testing.hosts import HostReactor
 
@@ -45,20 +48,23 @@ class Flow:
 
     A flow takes the time of its path, and holds what it carries back while the
     path is cut, as the retransmission of TCP does.
+
+    @ivar seenSource: the source that the far end sees; a NAT may change it.
+    @ivar reached: the destination as the far end knows itself.
     """
 
     def __init__(
         self,
         host: HostReactor,
-        source: str,
-        destination: str,
+        source: Endpoint,
+        destination: Endpoint,
         sink: Sink,
         failed: Callable[[], None],
     ) -> None:
         """
         @param host: the sending host.
-        @param source: its address.
-        @param destination: the address that things are sent to.
+        @param source: its address and port.
+        @param destination: the address and port that things are sent to.
         @param sink: called with what arrives.
         @param failed: called when the path stayed cut for too long.
         """
@@ -66,6 +72,8 @@ class Flow:
         self._host = host
         self._source = source
         self._destination = destination
+        self.seenSource = source
+        self.reached = destination
         self.sink = sink
         self._failed = failed
         self._waiting: deque[tuple[Kind, bytes]] = deque()
@@ -101,12 +109,27 @@ class Flow:
                 call.cancel()
         self._event = self._retry = None
 
+    def _path(self, kind: Kind) -> tuple[HostReactor, Link] | None:
+        """Where something comes out now, and what it suffers."""
+        internet = self._internet
+        source, destination = self._source, self._destination
+        path = internet.path(self._host, source[0], destination[0])
+        if path is not None or not internet.isRouted:
+            return path
+        route = internet.forwarding.route(
+            self._host, source, destination, kind is Kind.SYN
+        )
+        if route is None:
+            return None
+        self.seenSource, self.reached = route.source, route.destination
+        return route.host, route.link
+
     def _launch(self) -> None:
         now = self._internet.clock.seconds()
         while self._waiting:
-            path = self._internet.path(self._host, self._source, self._destination)
+            path = self._path(self._waiting[0][0])
             if path is None:
-                self._stall(now)
+                self._stall()
                 return
             self._stalledSince = None
             self._retryAfter = _FIRST_RETRY
@@ -123,7 +146,9 @@ class Flow:
                 max(0.0, self._air[0][0] - now), self._arrive
             )
 
-    def _stall(self, now: float) -> None:
+    def _stall(self) -> None:
+        # The timers of TCP stand still while the host sleeps.
+        now = self._host.monotonic()
         if self._stalledSince is None:
             self._stalledSince = now
         elif now - self._stalledSince >= self._internet.giveUp:
@@ -140,7 +165,7 @@ class Flow:
     def _arrive(self) -> None:
         self._event = None
         now = self._internet.clock.seconds()
-        path = self._internet.path(self._host, self._source, self._destination)
+        path = self._path(self._air[0][1])
         if path is None:
             # Lost on the way: all of it is sent again.
             self._waiting.extendleft(
@@ -148,7 +173,7 @@ class Flow:
             )
             self._air.clear()
             if self._retry is None:
-                self._stall(now)
+                self._stall()
             return
         due: list[tuple[Kind, bytes]] = []
         chunk = 65536

@@ -4,12 +4,11 @@ The hosts of the simulated internet: each one is a reactor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet import error
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHostnameResolver,
     IReactorFromThreads,
     IReactorPluggableNameResolver,
@@ -27,12 +26,15 @@ from zope.interface import implementer
 from tsrt.testing.connections import MemoryConnector, MemoryTCPPort
 from tsrt.testing.datagrams import MemoryUDPPort
 from tsrt.testing.flows import Flow, Kind
+from tsrt.testing.hosttime import HostTime
+from tsrt.testing.nat import Endpoint
 from tsrt.testing.streams import MemoryStream
 
 if TYPE_CHECKING:
     from twisted.internet.protocol import P
 
     from tsrt.testing.internet import MemoryInternet
+    from tsrt.testing.networks import Network
 
 Firewall = Callable[[str, str, int], bool]
 """Told C{"tcp"} or C{"udp"}, an address and a port; says whether it passes."""
@@ -48,63 +50,37 @@ _EPHEMERAL = 32768
     IReactorPluggableNameResolver,
     IReactorFromThreads,
 )
-class HostReactor:
+class HostReactor(HostTime):
     """
     A host of the simulated internet, in the shape of a Twisted reactor.
 
     Time is that of the internet's clock.  What is opened through the host can
     be asked for (L{getDelayedCalls}, L{ports}, L{streams}), so that a test can
     tell whether anything is left over.
+
+    @ivar network: where the host is; see L{MemoryInternet.moveHost}.
     """
 
-    def __init__(self, internet: MemoryInternet, name: str) -> None:
+    def __init__(self, internet: MemoryInternet, name: str, network: Network) -> None:
         """Hosts are made by L{MemoryInternet.host}."""
+        HostTime.__init__(self, internet.clock)
         self.internet = internet
         self.name = name
+        self.network = network
         self.addresses: list[str] = []
-        self.down = False
         self.firewall: Firewall | None = None
         self.nameResolver: IHostnameResolver = internet.resolver()
         self.streams: list[MemoryStream] = []
         self._ports: dict[tuple[str, str, int], object] = {}
-        self._calls: list[IDelayedCall] = []
         self._nextPort = _EPHEMERAL
 
     def __repr__(self) -> str:
         return f"<HostReactor {self.name} {self.addresses}>"
 
-    # -- time ----------------------------------------------------------------------
-
-    def seconds(self) -> float:
-        """See L{twisted.internet.interfaces.IReactorTime}."""
-        return self.internet.clock.seconds()
-
-    def callLater(
-        self,
-        delay: float,
-        callable: Callable[..., object],
-        *args: object,
-        **kwargs: object,
-    ) -> IDelayedCall:
-        """See L{twisted.internet.interfaces.IReactorTime}."""
-        call: IDelayedCall = self.internet.clock.callLater(
-            delay, callable, *args, **kwargs
-        )
-        self._calls.append(call)
-        if len(self._calls) > 256:
-            self._calls = [call for call in self._calls if call.active()]
-        return call
-
-    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
-        """The calls that were scheduled through this host and are still due."""
-        self._calls = [call for call in self._calls if call.active()]
-        return list(self._calls)
-
-    def callFromThread(
-        self, callable: Callable[..., object], *args: object, **kwargs: object
-    ) -> None:
-        """See L{twisted.internet.interfaces.IReactorFromThreads}."""
-        self.internet.clock.callLater(0, callable, *args, **kwargs)
+    @property
+    def gateway(self) -> str | None:
+        """The IPv4 address of the router of its network, if it has one."""
+        return self.network.gateway
 
     # -- names ---------------------------------------------------------------------
 
@@ -250,18 +226,18 @@ class HostReactor:
         if stream in self.streams:
             self.streams.remove(stream)
 
-    def synArrived(self, client: MemoryStream) -> None:
-        """Somebody wants to connect to a port of ours."""
-        destination = client.getPeer()
-        port = self.boundPort("tcp", destination.host, destination.port)
+    def synArrived(
+        self, client: MemoryStream, source: Endpoint, destination: Endpoint
+    ) -> None:
+        """
+        Somebody wants to connect to a port of ours.
+
+        @param source: the client as we see it.
+        @param destination: our own address and port.
+        """
+        port = self.boundPort("tcp", *destination)
         if isinstance(port, MemoryTCPPort):
-            port.synArrived(client)
+            port.synArrived(client, source, destination)
             return
-        refusal = Flow(
-            self,
-            destination.host,
-            client.getHost().host,
-            client.arrived,
-            lambda: None,
-        )
+        refusal = Flow(self, destination, source, client.arrived, lambda: None)
         refusal.send(Kind.RST)

@@ -93,5 +93,8 @@ class Link:
         return delay
 
 
+LAN = Link(delay=0.0005)
+"""A network of one house."""
+
 LOOPBACK = Link(delay=0.0, mtu=65535)
 """The path from a host to itself."""

@@ -64,7 +64,11 @@ class MemoryStream:
         self.peer: MemoryStream | None = None
         self.beforeOpen: Callable[[Kind], None] | None = None
         self.outgoing = Flow(
-            reactor, local.host, remote.host, self._misdelivered, self._timedOut
+            reactor,
+            (local.host, local.port),
+            (remote.host, remote.port),
+            self._misdelivered,
+            self._timedOut,
         )
         self._local = local
         self._remote = remote
@@ -185,10 +189,13 @@ class MemoryStream:
     def _wake(self) -> None:
         """Go on in the next turn, as a real transport does."""
         if self._turn is None and not self.disconnected:
-            self._turn = self.reactor.internet.clock.callLater(0, self._work)
+            self._turn = self.reactor.soon(self._work)
 
     def _work(self) -> None:
         self._turn = None
+        if self.reactor.isAsleep:
+            self._wake()
+            return
         if not self.connected:
             return
         self._deliver()
@@ -258,21 +265,26 @@ class MemoryStream:
 
     def vanish(self) -> None:
         """Close without a word to the peer, as a crash does."""
+        self._forget()
+        self._finish(Failure(error.ConnectionLost()))
+
+    def _timedOut(self) -> None:
+        self._forget()
+        self._fail(Failure(error.TimeoutError()))
+
+    def _forget(self) -> None:
+        """Say nothing of our own any more."""
         self.outgoing.stop()
         self._finSent = True
         # What arrives later is still answered, as a host that knows of no such
         # connection does.
         self.outgoing = Flow(
             self.reactor,
-            self._local.host,
-            self._remote.host,
+            (self._local.host, self._local.port),
+            (self._remote.host, self._remote.port),
             self.outgoing.sink,
-            self._timedOut,
+            lambda: None,
         )
-        self._finish(Failure(error.ConnectionLost()))
-
-    def _timedOut(self) -> None:
-        self._fail(Failure(error.TimeoutError()))
 
     def _fail(self, reason: Failure) -> None:
         if not reason.check(error.ConnectionDone):
