@@ -129,7 +129,11 @@ class Flow:
         while self._waiting:
             path = self._path(self._waiting[0][0])
             if path is None:
-                self._stall()
+                if self._waiting[0][0] is Kind.RST:
+                    # Nobody repeats it; who says something is told again.
+                    self._waiting.clear()
+                else:
+                    self._stall()
                 return
             self._stalledSince = None
             self._retryAfter = _FIRST_RETRY
@@ -167,12 +171,14 @@ class Flow:
         now = self._internet.clock.seconds()
         path = self._path(self._air[0][1])
         if path is None:
-            # Lost on the way: all of it is sent again.
+            # Lost on the way: all of it is sent again, but for a RST.
             self._waiting.extendleft(
-                (kind, data) for _, kind, data, _ in reversed(self._air)
+                (kind, data)
+                for _, kind, data, _ in reversed(self._air)
+                if kind is not Kind.RST
             )
             self._air.clear()
-            if self._retry is None:
+            if self._retry is None and self._waiting:
                 self._stall()
             return
         due: list[tuple[Kind, bytes]] = []
