@@ -203,10 +203,8 @@ class EndpointBook:
             lists as sets.
         """
         self._forgetOld(now)
-        fresh = self._fresh()
-        for endpoint in fresh:
-            sighting = self._reflexive.get(endpoint.address)
-            self._recent[endpoint] = now if sighting is None else sighting.last
+        fresh = self._fresh(now)
+        self._recent.update(fresh)
         found: dict[AddrPort, EndpointKind] = {}
         for endpoint in fresh:
             found.setdefault(*endpoint)
@@ -231,19 +229,21 @@ class EndpointBook:
     def _hasLocal(self) -> bool:
         return any(self._ports[len(packed)] for packed in self._local)
 
-    def _fresh(self) -> list[Endpoint]:
-        """What gateway and servers say at present."""
-        found = []
+    def _fresh(self, now: float) -> dict[Endpoint, float]:
+        """What gateway and servers say at present, and when they said it."""
+        found: dict[Endpoint, float] = {}
         if self._mapped is not None:
-            found.append(Endpoint(self._mapped, EndpointKind.PORT_MAPPED))
+            found[Endpoint(self._mapped, EndpointKind.PORT_MAPPED)] = now
         own4 = self._current(4)
-        found += [Endpoint(address, EndpointKind.STUN) for address in own4]
-        found += [Endpoint(address, EndpointKind.STUN) for address in self._current(16)]
+        for address in (*own4, *self._current(16)):
+            last = self._reflexive[address].last
+            found[Endpoint(address, EndpointKind.STUN)] = last
         if self._mappingVaries and self._fixedPort and self._ports[4]:
-            for packed in dict.fromkeys(address.address for address in own4):
-                guess = AddrPort(packed, self._ports[4])
-                if guess not in own4:
-                    found.append(Endpoint(guess, EndpointKind.STUN4_LOCAL_PORT))
+            for address in own4:
+                guess = AddrPort(address.address, self._ports[4])
+                endpoint = Endpoint(guess, EndpointKind.STUN4_LOCAL_PORT)
+                if guess not in own4 and endpoint not in found:
+                    found[endpoint] = self._reflexive[address].last
         return found
 
     def _current(self, size: int) -> list[AddrPort]:

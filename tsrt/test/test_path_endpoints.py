@@ -167,6 +167,14 @@ class OwnPortTests(BookTestCase):
         self.assertEqual(self.told4(True, None), [])
         self.assertEqual(self.told4(True, True, port4=0), [])
 
+    def test_guessIsForgotten(self) -> None:
+        """A guess is told no longer than the address that it was made from."""
+        self.assertEqual(len(self.told4(True, True)), 2)
+        self.now += REMEMBERED
+        self.assertEqual([kind for _, kind in self.told()], [2, 2, 2, 4, 4, 1])
+        self.now += 1
+        self.assertEqual([kind for _, kind in self.told()], [1])
+
     def test_alreadyThere(self) -> None:
         """A NAT that kept the port leaves nothing to guess."""
         self.assertEqual(self.told4(True, True, port4=5000), [])
