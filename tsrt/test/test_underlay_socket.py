@@ -5,6 +5,8 @@ Tests for L{tsrt.underlay.socket}.
 from __future__ import annotations
 
 import errno
+import itertools
+import socket as systemSocket
 
 from twisted.internet import error
 from twisted.internet import reactor as realReactor
@@ -20,10 +22,12 @@ from tsrt.underlay.ports import sendVia
 from tsrt.underlay.socket import (
     BATCH_LIMIT,
     DEFAULT_PORT,
+    LONGEST_REOPEN_DELAY,
     REOPEN_DELAY,
     UnderlayBindError,
     UnderlaySocket,
 )
+from tsrt.underlay.sockopts import BUFFER_SIZE, enlargeBuffers, ignoreICMPErrors
 from tsrt.wire import stun
 from tsrt.wire.classify import Kind
 
@@ -135,6 +139,32 @@ class PortTests(SocketTestCase):
         self.assertEqual(socket.counters.droppedNoSocket, 1)
         self.stop(socket)
 
+    def test_IPv4IsOptional(self) -> None:
+        """A machine without IPv4 has its port by IPv6, even if it is demanded."""
+        listen = self.host.listenUDP
+
+        def noIPv4(port, protocol, interface="", maxPacketSize=8192):
+            if interface != "::":
+                problem = OSError(errno.EAFNOSUPPORT, "no such family")
+                raise error.CannotListenError(interface, port, problem)
+            return listen(port, protocol, interface, maxPacketSize)
+
+        self.host.listenUDP = noIPv4
+        socket = self.socket(port=4000, strict=True)
+        self.assertFalse(socket.has(4))
+        self.assertEqual(socket.localPort(6), 4000)
+        self.assertTrue(socket.send([b"x"], at("2001:db8::2", 9)))
+        self.assertFalse(socket.send([b"x"], at("192.0.2.2", 9)))
+        socket.rebind()
+        elapse(self.clock, 0.1)
+        self.assertEqual(socket.localPort(6), 4000)
+        self.assertEqual(self.peer6.received, [(b"x", ("2001:db8::1", 4000))])
+        self.stop(socket)
+        # But then of IPv6.
+        self.host.listenUDP(4000, Peer(), "::")
+        failing = UnderlaySocket(self.host, port=4000, strict=True)
+        self.assertRaises(UnderlayBindError, failing.startService)
+
     def test_R_DIR_2_noSocketAtAll(self) -> None:
         """With no family the node is left to its relays: no other way."""
 
@@ -189,6 +219,82 @@ class PortTests(SocketTestCase):
         self.assertEqual(socket.counters.reopened, 1)
         self.host.ports[0].stopListening()
         elapse(self.clock, 0.1)
+        self.stop(socket)
+
+    def test_lostForLonger(self) -> None:
+        """What cannot be opened again at once is tried again, ever less often."""
+        socket = self.socket()
+        listen, tries = self.host.listenUDP, []
+
+        def refuse(port, protocol, interface="", maxPacketSize=8192):
+            tries.append((self.clock.seconds(), port))
+            raise error.CannotListenError(interface, port, OSError("no room"))
+
+        self.host.listenUDP = refuse
+        lost = self.host.ports[0]
+        lost.stopListening()
+        elapse(self.clock, 300)
+        self.assertFalse(socket.has(4))
+        self.assertTrue(socket.has(6))
+        moments = sorted({time for time, _ in tries})
+        gaps = [round(b - a) for a, b in itertools.pairwise(moments)]
+        self.assertEqual(gaps[:7], [1, 2, 4, 8, 16, 32, 60])
+        self.assertEqual([port for _, port in tries[:2]], [DEFAULT_PORT, 0])
+        self.host.listenUDP = listen
+        elapse(self.clock, LONGEST_REOPEN_DELAY)
+        self.assertTrue(socket.has(4))
+        self.assertEqual(socket.localPort(4), DEFAULT_PORT)
+        self.assertEqual(socket.errors, {})
+        self.stop(socket)
+
+    def test_rebindInVain(self) -> None:
+        """A rebind that fails is tried again, until the socket stops."""
+        socket = self.socket()
+        listen = self.host.listenUDP
+
+        def refuse(port, protocol, interface="", maxPacketSize=8192):
+            raise error.CannotListenError(interface, port, OSError("no room"))
+
+        self.host.listenUDP = refuse
+        socket.rebind()
+        elapse(self.clock, 0.1)
+        self.assertFalse(socket.send([b"x"], at("192.0.2.2", 9)))
+        self.assertEqual(socket.counters.droppedNoSocket, 1)
+        self.host.listenUDP = listen
+        elapse(self.clock, 2)
+        self.assertEqual(socket.localPort(4), DEFAULT_PORT)
+        self.assertEqual(socket.localPort(6), DEFAULT_PORT)
+        self.host.listenUDP = refuse
+        socket.rebind()
+        elapse(self.clock, 0.1)
+        self.stop(socket)
+
+    def test_rebindFindsTheWayBack(self) -> None:
+        """A port that was taken for a while is had again after it was free."""
+        blocker = self.host.listenUDP(4000, Peer())
+        socket = self.socket(port=4000)
+        other = socket.localPort(4)
+        self.assertNotEqual(other, 4000)
+        self.assertEqual(socket.localPort(6), other)
+        self.assertEqual(socket.errors, {})
+        # As long as the other port can be had there is no reason to change.
+        blocker.stopListening()
+        socket.rebind()
+        elapse(self.clock, 0.1)
+        self.assertEqual(socket.localPort(4), other)
+        # When it cannot, the one that was asked for comes before any.
+        blocker = None
+
+        def swap(port, protocol, interface="", maxPacketSize=8192):
+            if port == other:
+                raise error.CannotListenError(interface, port, OSError("in use"))
+            return listen(port, protocol, interface, maxPacketSize)
+
+        listen, self.host.listenUDP = self.host.listenUDP, swap
+        socket.rebind()
+        elapse(self.clock, 0.1)
+        self.assertEqual(socket.localPort(4), 4000)
+        self.host.listenUDP = listen
         self.stop(socket)
 
     def test_startAgain(self) -> None:
@@ -283,12 +389,49 @@ class TrafficTests(SocketTestCase):
         socket.onUnreachable = unreachable.append
         address = at("192.0.2.2", 9)
         self.assertFalse(socket.send([bytes(70_000), b"fits"], address))
-        self.assertEqual(socket.counters.droppedSendError, 1)
+        self.assertEqual(socket.counters.droppedTooLong, 1)
         self.assertEqual(unreachable, [])
         self.internet.setAddresses(self.host, [])
         self.assertFalse(socket.send([b"1", b"2"], address))
-        self.assertEqual(socket.counters.droppedSendError, 3)
+        self.assertEqual(socket.counters.droppedUnreachable, 2)
+        self.assertEqual(socket.counters.droppedSendError, 0)
         self.assertEqual(unreachable, [address])
+
+    def test_reasons(self) -> None:
+        """Each kind of error has a counter of its own; the way is told once."""
+        socket = self.socket()
+        unreachable: list[AddrPort] = []
+        socket.onUnreachable = unreachable.append
+        address = at("192.0.2.2", 9)
+
+        def failing(number):
+            def write(datagram, address):
+                raise OSError(number, "no")
+
+            return write
+
+        for number, counter in (
+            (errno.EAGAIN, "droppedBusy"),
+            (errno.ENOBUFS, "droppedBusy"),
+            (errno.EMSGSIZE, "droppedTooLong"),
+            (errno.ENETUNREACH, "droppedUnreachable"),
+            (errno.EHOSTUNREACH, "droppedUnreachable"),
+            (errno.EPERM, "droppedUnreachable"),
+            (errno.EADDRNOTAVAIL, "droppedUnreachable"),
+            (errno.EINVAL, "droppedSendError"),
+            (errno.ECONNREFUSED, "droppedSendError"),
+        ):
+            before = socket.counters.snapshot()
+            told = len(unreachable)
+            socket._writers[4] = failing(number)
+            self.assertFalse(socket.send([b"1", b"2", b"3"], address))
+            after = socket.counters.snapshot()
+            changed = {name: after[name] - before[name] for name in after}
+            self.assertEqual(
+                {name: n for name, n in changed.items() if n}, {counter: 3}, number
+            )
+            expected = 1 if counter == "droppedUnreachable" else 0
+            self.assertEqual(len(unreachable) - told, expected)
 
     def test_strangeSource(self) -> None:
         """A source that is no address is counted, not fatal."""
@@ -323,20 +466,115 @@ class TrafficTests(SocketTestCase):
 class SendViaTests(SynchronousTestCase):
     """Sending goes on as far as it makes sense."""
 
-    def test_errors(self) -> None:
-        """A long datagram is passed over; any other error ends the batch."""
+    def send(self, problem: Exception) -> tuple[tuple, list[bytes]]:
+        """Send five datagrams, of which the fourth meets a problem."""
         taken: list[bytes] = []
 
-        class Transport:
-            def write(self, datagram, address):
-                if datagram == b"long":
-                    raise error.MessageLengthError("long")
-                if datagram == b"bad":
-                    raise OSError(errno.EHOSTUNREACH, "no route")
-                taken.append(datagram)
+        def write(datagram, address):
+            if datagram == b"long":
+                raise error.MessageLengthError("long")
+            if datagram == b"bad":
+                raise problem
+            taken.append(datagram)
 
-        sent = sendVia(Transport(), [b"a", b"long", b"bc", b"bad", b"d"], ("x", 1))
-        self.assertEqual((sent, taken), ((2, 3, errno.EHOSTUNREACH), [b"a", b"bc"]))
+        batch = [b"a", b"long", b"bc", b"bad", b"d"]
+        return sendVia(write, batch, ("x", 1)), taken
+
+    def test_tooLong(self) -> None:
+        """A long datagram is passed over, whoever says that it is long."""
+        for problem in (
+            error.MessageLengthError("long"),
+            OSError(errno.EMSGSIZE, "long"),
+        ):
+            self.assertEqual(self.send(problem), ((3, 4, 2, 0), [b"a", b"bc", b"d"]))
+
+    def test_errors(self) -> None:
+        """Any other error ends the batch; its number is told."""
+        for problem, number in (
+            (OSError(errno.EHOSTUNREACH, "no route"), errno.EHOSTUNREACH),
+            (OSError("no number"), -1),
+            (error.InvalidAddressError("x", "strange"), -1),
+        ):
+            self.assertEqual(self.send(problem), ((2, 3, 1, number), [b"a", b"bc"]))
+
+
+class Options:
+    """A socket that takes options only so far."""
+
+    def __init__(self, limit: int, isAdministrator: bool = False) -> None:
+        self.limit = limit
+        self.isAdministrator = isAdministrator
+        self.set: list[tuple[int, int]] = []
+
+    def fileno(self) -> int:
+        """See L{systemSocket.socket}."""
+        return 7
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        """See L{systemSocket.socket}."""
+        isForced = option in (32, 33)
+        if (isForced and not self.isAdministrator) or value > self.limit:
+            raise OSError(errno.ENOBUFS, "no")
+        self.set.append((option, value))
+
+
+class OptionsTests(SynchronousTestCase):
+    """What sockets are told when they are made."""
+
+    receive, send = systemSocket.SO_RCVBUF, systemSocket.SO_SNDBUF
+
+    def test_asked(self) -> None:
+        """The system is asked for large buffers, both ways."""
+        options = Options(BUFFER_SIZE)
+        enlargeBuffers(options, "linux")
+        self.assertEqual(
+            options.set, [(self.receive, BUFFER_SIZE), (self.send, BUFFER_SIZE)]
+        )
+
+    def test_forced(self) -> None:
+        """Whoever may have more than others has it."""
+        options = Options(BUFFER_SIZE, isAdministrator=True)
+        enlargeBuffers(options, "linux")
+        self.assertEqual(options.set, [(33, BUFFER_SIZE), (32, BUFFER_SIZE)])
+
+    def test_less(self) -> None:
+        """A system that refuses is asked for less, and for nothing at last."""
+        options = Options(BUFFER_SIZE // 3)
+        enlargeBuffers(options, "darwin")
+        self.assertEqual(
+            options.set,
+            [(self.receive, BUFFER_SIZE // 4), (self.send, BUFFER_SIZE // 4)],
+        )
+        options = Options(1000)
+        enlargeBuffers(options, "darwin")
+        self.assertEqual(options.set, [])
+
+    def test_windows(self) -> None:
+        """Windows is told to keep errors of others to itself; nobody else."""
+        asked = []
+
+        def control(handle, code, data):
+            asked.append((handle, hex(code), data))
+            return 1
+
+        ignoreICMPErrors(Options(0), "linux", control)
+        self.assertEqual(asked, [])
+        ignoreICMPErrors(Options(0), "win32", control)
+        self.assertEqual(
+            asked, [(7, "0x9800000c", bytes(4)), (7, "0x9800000f", bytes(4))]
+        )
+
+    def test_real(self) -> None:
+        """A real socket has at least what it had before."""
+        with systemSocket.socket(systemSocket.AF_INET, systemSocket.SOCK_DGRAM) as sock:
+            before = [
+                sock.getsockopt(systemSocket.SOL_SOCKET, option)
+                for option in (self.receive, self.send)
+            ]
+            enlargeBuffers(sock)
+            for option, size in zip((self.receive, self.send), before, strict=True):
+                now = sock.getsockopt(systemSocket.SOL_SOCKET, option)
+                self.assertGreaterEqual(now, min(size, BUFFER_SIZE))
 
 
 class RealSocketTests(TestCase):
@@ -380,5 +618,44 @@ class RealSocketTests(TestCase):
             finally:
                 await socket.stopService()
                 await other.stopService()
+
+        return Deferred.fromCoroutine(run())
+
+    def test_refusedByOthers(self) -> None:
+        """Datagrams to closed ports and forbidden places harm nothing."""
+
+        async def run() -> None:
+            got: Deferred[list[bytes]] = Deferred()
+            socket = UnderlaySocket(
+                realReactor,
+                port=0,
+                ipv6=False,
+                onDatagrams=lambda source, kind, datagrams: got.callback(datagrams),
+            )
+            socket.startService()
+            unreachable: list[AddrPort] = []
+            socket.onUnreachable = unreachable.append
+            try:
+                with systemSocket.socket(
+                    systemSocket.AF_INET, systemSocket.SOCK_DGRAM
+                ) as sock:
+                    sock.bind(("127.0.0.1", 0))
+                    closed = at("127.0.0.1", sock.getsockname()[1])
+                for _ in range(5):
+                    self.assertTrue(socket.send([b"x", b"y"], closed))
+                # Without leave to broadcast, this is an error of the system.
+                broadcast = at("255.255.255.255", 9)
+                self.assertFalse(socket.send([b"x", b"y"], broadcast))
+                self.assertEqual(unreachable, [broadcast])
+                self.assertEqual(socket.counters.droppedUnreachable, 2)
+                self.assertFalse(socket.send([bytes(70_000)], closed))
+                self.assertEqual(socket.counters.droppedTooLong, 1)
+                # It still carries, to itself for example.
+                mine = at("127.0.0.1", socket.localPort(4))
+                self.assertTrue(socket.send([b"hello"], mine))
+                self.assertEqual(await got, [b"hello"])
+                self.assertEqual(socket.counters.reopened, 0)
+            finally:
+                await socket.stopService()
 
         return Deferred.fromCoroutine(run())

@@ -4,6 +4,7 @@ One UDP port of one address family, kept open whatever happens to it.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 
@@ -17,11 +18,13 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import DatagramProtocol
 
+from tsrt.underlay.sockopts import enlargeBuffers, ignoreICMPErrors
+
 MAX_DATAGRAM = 65535
 """Bytes of the largest datagram that is read whole."""
 
-RECEIVE_BUFFER = 1 << 20
-"""Bytes that the system is asked to keep for us while we are busy."""
+Writer = Callable[[bytes, tuple[str, int]], object]
+"""Sends a datagram to an address; raises C{OSError} if it cannot."""
 
 
 class FamilyProtocol(DatagramProtocol):
@@ -74,7 +77,10 @@ def openPort(
         listening = _openIPv6(IReactorSocket(reactor), protocol, port)
     else:
         listening = reactor.listenUDP(port, protocol, "::", MAX_DATAGRAM)
-    _enlargeBuffer(listening)
+    handle = _handleOf(listening)
+    if handle is not None:
+        enlargeBuffers(handle)
+        ignoreICMPErrors(handle)
     return listening
 
 
@@ -103,45 +109,58 @@ def _openIPv6(
         sock.close()
 
 
-def _enlargeBuffer(port: IListeningPort) -> None:
-    handle = getattr(port, "getHandle", lambda: None)()
-    if not isinstance(handle, socket.socket):
-        return
-    try:
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    except OSError:
-        # It will do with less.
-        pass
-
-
 def closePort(port: IListeningPort) -> Deferred[None]:
     """Close a port; fires when it is closed."""
     stopping = port.stopListening()
     return succeed(None) if stopping is None else stopping
 
 
+def _handleOf(port: IListeningPort) -> socket.socket | None:
+    """The socket of a port on a real network."""
+    handle = getattr(port, "getHandle", lambda: None)()
+    return handle if isinstance(handle, socket.socket) else None
+
+
+def writerOf(port: IListeningPort) -> Writer:
+    """
+    How to send from a port.
+
+    On the hot path this is the socket's own method: the transport's looks at
+    each address anew to find out what it is, for longer than the rest takes.
+    """
+    handle = _handleOf(port)
+    if handle is not None:
+        return handle.sendto
+    return IUDPTransport(port).write
+
+
 def sendVia(
-    transport: IUDPTransport, datagrams: list[bytes], address: tuple[str, int]
-) -> tuple[int, int, int]:
+    write: Writer, datagrams: list[bytes], address: tuple[str, int]
+) -> tuple[int, int, int, int]:
     """
     Send datagrams to one address.
 
-    @return: how many the system took, their bytes, and the error number with
-        which it took no more, or 0.
+    @return: how many the system took, their bytes, how many were too long for
+        it, and the error number with which it took no more, or 0; -1 if there
+        is no number.
     """
-    sent = size = 0
+    sent = size = tooLong = 0
     for datagram in datagrams:
         try:
-            transport.write(datagram, address)
+            write(datagram, address)
         except MessageLengthError:
             # Others may be shorter.
+            tooLong += 1
             continue
         except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                tooLong += 1
+                continue
             # Whatever it is (no route, a firewall, no buffer), the next would
             # fare no better, and a datagram may get lost at any time.
-            return sent, size, error.errno or -1
+            return sent, size, tooLong, error.errno or -1
         except Exception:
-            return sent, size, -1
+            return sent, size, tooLong, -1
         sent += 1
         size += len(datagram)
-    return sent, size, 0
+    return sent, size, tooLong, 0

@@ -13,21 +13,27 @@ from functools import partial
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
     IReactorTime,
     IReactorUDP,
-    IUDPTransport,
 )
 from twisted.logger import Logger
 
 from tsrt.addresses import AddrPort, formatAddress, fromMapped, parseAddress
 from tsrt.errors import TSRTError, WireError
 from tsrt.underlay.counters import SocketCounters
-from tsrt.underlay.ports import FamilyProtocol, closePort, openPort, sendVia
+from tsrt.underlay.ports import (
+    FamilyProtocol,
+    Writer,
+    closePort,
+    openPort,
+    sendVia,
+    writerOf,
+)
 from tsrt.wire.classify import Kind, splitByKind
 
 _log = Logger(namespace="tsrt.underlay")
@@ -39,7 +45,11 @@ BATCH_LIMIT = 1024
 """Datagrams that are kept until the end of a turn."""
 
 REOPEN_DELAY = 1.0
-"""Seconds to wait before a port that was lost is opened again."""
+"""Seconds to wait before a port that was lost is opened again; twice as long
+after each failure."""
+
+LONGEST_REOPEN_DELAY = 60.0
+"""Seconds between two attempts to open a port anew, at most."""
 
 _CACHE_LIMIT = 4096
 
@@ -66,6 +76,11 @@ UNREACHABLE = frozenset(
     )
 )
 """Errors of sending that say something of the way, not of the moment."""
+
+BUSY = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM))
+"""Errors of sending that say that there is no room at the moment."""
+
+_NO_FAMILY = frozenset((errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL))
 
 
 class UnderlayBindError(TSRTError, OSError):
@@ -114,9 +129,13 @@ class UnderlaySocket(Service):
         self.onUnreachable: UnreachableHandler | None = None
         self._reactor = reactor
         self._asked = DEFAULT_PORT if port is None else port
+        self._former = 0
         self._strict = strict and bool(self._asked)
         self._families = (4, 6) if ipv6 else (4,)
+        self._lost: set[int] = set()
+        self._reopenDelay = REOPEN_DELAY
         self._ports: dict[int, IListeningPort] = {}
+        self._writers: dict[int, Writer] = {}
         self._protocols: dict[int, FamilyProtocol] = {}
         self._closing: set[Deferred[None]] = set()
         self._pending: dict[tuple[str, int], list[bytes]] = {}
@@ -140,70 +159,84 @@ class UnderlaySocket(Service):
     def stopService(self) -> Deferred[None]:
         """Close the ports; fires when they are closed."""
         Service.stopService(self)
-        for call in (self._flush, self._reopening):
-            if call is not None and call.active():
-                call.cancel()
-        self._flush = self._reopening = None
+        if self._flush is not None and self._flush.active():
+            self._flush.cancel()
+        self._flush = None
+        self._cancelReopening()
         self._pending.clear()
         self._pendingCount = 0
         self._close()
         return DeferredList(list(self._closing)).addCallback(lambda _: None)
 
-    def rebind(self) -> None:
+    def rebind(self) -> Deferred[None]:
         """
         After a change of network: open the ports anew, with the same numbers
         where they can be had.
+
+        @return: fires when they are open, or cannot be had.
         """
         if not self.running:
-            return
-        self._asked = self.localPort(4) or self.localPort(6) or self._asked
+            return succeed(None)
+        self._lost |= set(self._ports)
+        self._cancelReopening()
         self._close()
         waiting = DeferredList(list(self._closing))
 
         def reopen(_: object) -> None:
             if self.running and not self._ports:
-                self.counters.reopened += 1
-                self._open()
+                self._reopen()
 
-        waiting.addCallback(reopen)
-        waiting.addErrback(lambda f: _log.failure("the sockets did not reopen", f))
+        return waiting.addCallback(reopen).addErrback(
+            lambda f: _log.failure("the sockets did not reopen", f)
+        )
 
     def _open(self) -> None:
-        self.errors.clear()
-        port = self._asked
+        """
+        Open what is not open, both families at one number where possible: that
+        of the former port, then the one that was asked for, then any.
+        """
         for family in self._families:
-            if family in self._ports:
-                continue
-            opened = self._openFamily(family, port)
-            if opened and family == 4:
-                # So that both families are found at one number.
-                port = self.localPort(4)
+            if family not in self._ports:
+                inUse = (self.localPort(other) for other in self._ports)
+                wanted = (*inUse, self._former, self._asked)
+                self._openFamily(family, [port for port in wanted if port] + [0])
+        self._former = self.localPort(4) or self.localPort(6) or self._former
 
-    def _openFamily(self, family: int, wanted: int) -> bool:
-        strict = self._strict and not self.running and family == 4
-        for port in dict.fromkeys((wanted, 0)):
+    def _openFamily(self, family: int, wanted: list[int]) -> None:
+        for port in dict.fromkeys(wanted):
             protocol = FamilyProtocol(
                 self._received, self._refused, partial(self._stopped, family)
             )
             try:
                 listening = openPort(IReactorUDP(self._reactor), protocol, family, port)
             except CannotListenError as error:
-                self._cannotListen(family, port, error, strict)
+                self._cannotListen(family, port, error)
                 continue
             self._ports[family] = listening
             self._protocols[family] = protocol
+            self._writers[4 if family == 4 else 16] = writerOf(listening)
+            self._lost.discard(family)
             self.errors.pop(family, None)
-            return True
-        return False
+            return
 
-    def _cannotListen(
-        self, family: int, port: int, error: CannotListenError, strict: bool
-    ) -> None:
+    def _cannotListen(self, family: int, port: int, error: CannotListenError) -> None:
         reason = str(error.socketError)
+        isNews = self.errors.get(family) != reason
         self.errors[family] = reason
-        if strict:
+        number = getattr(error.socketError, "errno", None)
+        if (
+            self._strict
+            and not self.running
+            and port == self._asked
+            # A machine without IPv4 has to do with IPv6, and the other way
+            # round; the port is demanded of the first family that there is.
+            and not self._ports
+            and number not in _NO_FAMILY
+        ):
             self._close()
             raise UnderlayBindError(f"UDP port {port} cannot be used: {reason}")
+        if not isNews:
+            return
         if family == 6:
             # Many machines have no IPv6; nothing is wrong with that.
             _log.debug("no IPv6 port {port}: {reason}", port=port, reason=reason)
@@ -221,6 +254,7 @@ class UnderlaySocket(Service):
     def _close(self) -> None:
         ports, self._ports = self._ports, {}
         self._protocols.clear()
+        self._writers.clear()
         for port in ports.values():
             closing = closePort(port)
             self._closing.add(closing)
@@ -236,14 +270,29 @@ class UnderlaySocket(Service):
             return
         del self._protocols[family]
         del self._ports[family]
-        if self.running and self._reopening is None:
+        del self._writers[4 if family == 4 else 16]
+        if self.running:
             _log.warn("the IPv{family} socket was lost", family=family)
-            self._reopening = self._reactor.callLater(REOPEN_DELAY, self._reopen)
+            self._lost.add(family)
+            if self._reopening is None:
+                self._reopenDelay = REOPEN_DELAY
+                self._reopening = self._reactor.callLater(REOPEN_DELAY, self._reopen)
 
     def _reopen(self) -> None:
-        self._reopening = None
+        """Open what was lost; again later if it cannot be had now."""
+        self._cancelReopening()
         self.counters.reopened += 1
         self._open()
+        if not self._lost:
+            self._reopenDelay = REOPEN_DELAY
+            return
+        self._reopening = self._reactor.callLater(self._reopenDelay, self._reopen)
+        self._reopenDelay = min(2 * self._reopenDelay, LONGEST_REOPEN_DELAY)
+
+    def _cancelReopening(self) -> None:
+        if self._reopening is not None and self._reopening.active():
+            self._reopening.cancel()
+        self._reopening = None
 
     # -- what there is -----------------------------------------------------------
 
@@ -268,8 +317,8 @@ class UnderlaySocket(Service):
         @return: whether the system took all of them.
         """
         counters = self.counters
-        port = self._ports.get(4 if len(destination.address) == 4 else 6)
-        if port is None:
+        write = self._writers.get(len(destination.address))
+        if write is None:
             counters.droppedNoSocket += len(datagrams)
             return False
         address = self._texts.get(destination)
@@ -278,13 +327,22 @@ class UnderlaySocket(Service):
                 self._texts.clear()
             address = (formatAddress(destination.address), destination.port)
             self._texts[destination] = address
-        sent, size, error = sendVia(IUDPTransport(port), datagrams, address)
+        sent, size, tooLong, error = sendVia(write, datagrams, address)
         counters.sentPackets += sent
         counters.sentBytes += size
-        counters.droppedSendError += len(datagrams) - sent
-        if error in UNREACHABLE and self.onUnreachable is not None:
-            self.onUnreachable(destination)
-        return sent == len(datagrams)
+        if sent == len(datagrams):
+            return True
+        counters.droppedTooLong += tooLong
+        dropped = len(datagrams) - sent - tooLong
+        if error in UNREACHABLE:
+            counters.droppedUnreachable += dropped
+            if self.onUnreachable is not None:
+                self.onUnreachable(destination)
+        elif error in BUSY:
+            counters.droppedBusy += dropped
+        else:
+            counters.droppedSendError += dropped
+        return False
 
     # -- receiving ---------------------------------------------------------------
 
