@@ -384,6 +384,14 @@ class TCPFlow:
         """When L{tick} has something to do; L{None} for never."""
         return timers.deadline(self._tcb)
 
+    def pathRenewed(self, now: float) -> bool:
+        """
+        The way to the peer is good again; see L{Sender.pathRenewed}.
+
+        @return: whether the deadline is another one now.
+        """
+        return self._tcb.sender.pathRenewed(now)
+
     def tick(self, now: float) -> None:
         """Do what is due; to be followed by L{dispatch}."""
         timers.tick(self._tcb, now)

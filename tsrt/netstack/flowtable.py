@@ -11,7 +11,7 @@ Reference: RFC 9293 sections 3.5.2 and 3.10.7.1 (resets).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 from tsrt.errors import NoFreePort, PortInUse
@@ -359,6 +359,12 @@ class FlowTable:
             flow.unreachable(now, error.trouble is not Trouble.EXPIRED)
         self._settle(flow)
         return True
+
+    def pathRenewed(self, remotes: Collection[bytes], now: float) -> None:
+        """The way to some addresses is good again."""
+        for flow in self.flows():
+            if flow.remoteAddress in remotes and flow.pathRenewed(now):
+                self._settle(flow)
 
     def abandon(self, gone: frozenset[bytes]) -> None:
         """

@@ -430,6 +430,22 @@ class Sender:
         elif persist.at is not None:
             persist.stop()
 
+    def pathRenewed(self, now: float) -> bool:
+        """
+        The way to the peer, which was broken, is good again: what waits for a
+        timer that grew with each failure is due now.
+
+        @return: whether anything waited so.
+        """
+        if self.retransmitAt is not None and self.timeouts:
+            self.rtt.progressed()
+            self.retransmitAt = now
+        elif self.persist.at is not None and self.persist.count:
+            self.persist.at = now
+        else:
+            return False
+        return True
+
     def deadline(self) -> float | None:
         """When L{tick} has something to do; L{None} for never."""
         at = self.retransmitAt

@@ -11,7 +11,7 @@ Reference: RFC 1122 section 3, RFC 8200, RFC 9293.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias, cast
 
 from tsrt.netstack.datagrams import UDPBinding
@@ -327,6 +327,16 @@ class Stack:
         self._flows.tick(now)
         self._fragments.tick(now)
         self._echo.tick(now)
+
+    def pathRenewed(self, remotes: Collection[bytes], now: float) -> None:
+        """
+        The way to some addresses, which may have been broken, is good again.
+
+        Flows that wait ever longer between their attempts make one at once.
+
+        @param remotes: packed addresses.
+        """
+        self._flows.pathRenewed(remotes, now)
 
     def deadline(self) -> float | None:
         """

@@ -461,7 +461,7 @@ class PathBook:
         candidate = path.learn(place, Source.PING, now)
         candidate.heardPing = now
         self._owners.setdefault(place, path)
-        if isNew and not (path.best is not None and now < path.trustedUntil):
+        if isNew:
             # The peer looks for a path just now, so both NATs are open.
             self._ping(path, place, candidate, now)
 

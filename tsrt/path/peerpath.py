@@ -153,8 +153,13 @@ class PeerPath:
         """
         The peer asks to be pinged, at these addresses among others.
 
+        Nobody calls who has a working path.  So ours, if we think that we have
+        one, may lead to where the peer was: until it answers, packets take the
+        relay as well.
+
         @return: whom to ping.
         """
+        self.trustedUntil = min(self.trustedUntil, now)
         wanted = set(places)
         for candidate in list(self.candidates.values()):
             if Source.CALL in candidate.source and candidate.place not in wanted:

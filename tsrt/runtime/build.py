@@ -37,6 +37,7 @@ from tsrt.runtime.engine import Engine
 from tsrt.runtime.hostinfo import describeMachine
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
+from tsrt.runtime.linkchange import LinkChangeHandler
 from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
@@ -48,6 +49,7 @@ from tsrt.tailcfg import PingResponse
 from tsrt.tunnel.table import TunnelTable
 from tsrt.tunnel.timestamps import TimestampSource
 from tsrt.underlay.dial import StreamDialer
+from tsrt.underlay.linkmonitor import LinkMonitor
 from tsrt.underlay.netcheck import NetcheckService
 from tsrt.underlay.socket import UnderlaySocket
 from tsrt.underlay.trust import trustRoot
@@ -309,6 +311,7 @@ def _build(
         ),
         interfaces=lambda: seams.interfaces(reactor),
         checkNetwork=lambda: _checkNetwork(netcheck),
+        onChange=engine.pathChanged,
         relayOnly=config.relayOnly,
     )
     paths.setOwnKey(nodeKey.public().raw)
@@ -390,6 +393,13 @@ def _build(
         paths,
         DataPathService(reactor, datapath, overlay, dispatcher),
         control,
+        LinkMonitor(
+            reactor,
+            lambda: seams.interfaces(reactor),
+            LinkChangeHandler(
+                socket, paths, relays, control, netcheck, engine.health.set
+            ),
+        ),
     ]
     if config.ephemeral:
         children.append(LeaveService(engine.leave))

@@ -22,6 +22,7 @@ from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.whois import WhoIs
 from tsrt.path.netcheck import Report
+from tsrt.path.status import PathChange
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
 from tsrt.runtime.identity import IdentityKeeper
@@ -173,6 +174,14 @@ class Engine(OrderedMultiService):
             if days < _WARN_DAYS[0]:
                 text = f"the node key expires in {max(days, 0):.1f} days: log in again"
         self.health.set("key-expiry", text)
+
+    def pathChanged(self, change: PathChange) -> None:
+        """Packets to a peer go another way from now on."""
+        node = self.netmap.peerByKey(change.peer)
+        if node is not None and change.place is not None:
+            now = self._overlay.now()
+            self._overlay.stack.pathRenewed(node.packedAddresses(), now)
+            self.datapath.rearm()
 
     def setRelayMap(self, derpMap: DERPMap) -> None:
         """Control named the relays."""

@@ -27,7 +27,7 @@ from tsrt.path.endpoints import Endpoint, EndpointBook
 from tsrt.path.netcheck import Report
 from tsrt.path.peers import PathPeer
 from tsrt.path.places import Direct, Place, Relayed, Via
-from tsrt.path.status import PongReceived
+from tsrt.path.status import PathChange, PongReceived
 from tsrt.runtime.timers import DeadlineTimer
 from tsrt.underlay.interfaces import InterfaceAddress
 from tsrt.underlay.socket import UnderlaySocket
@@ -67,6 +67,7 @@ class PathService(Service):
         advertise: Callable[[Sequence[Endpoint]], object],
         interfaces: Callable[[], Iterable[InterfaceAddress]],
         checkNetwork: Callable[[], object],
+        onChange: Callable[[PathChange], object],
         relayOnly: bool = False,
     ) -> None:
         """
@@ -78,6 +79,7 @@ class PathService(Service):
         @param interfaces: the addresses of this machine.
         @param checkNetwork: asks for a new measurement, of which L{measured}
             is told.
+        @param onChange: told when the path to a peer has become another one.
         @param relayOnly: whether to look for no direct paths at all.
         """
         self.book = book
@@ -92,6 +94,7 @@ class PathService(Service):
         self._advertise = advertise
         self._interfaces = interfaces
         self._checkNetwork = checkNetwork
+        self._onChange = onChange
         self._relayOnly = relayOnly
         self._checking = False
         self._pings: dict[int, Deferred[PongReceived]] = {}
@@ -295,11 +298,14 @@ class PathService(Service):
         self._settle(now)
 
     def networkChanged(self) -> None:
-        """The machine has other addresses, or slept."""
+        """
+        The machine has other addresses, or slept; the socket is new.
+
+        Where we may be reached is told when it was measured.
+        """
         now = self._now()
         self._endpoints.networkChanged(now)
         self.book.networkChanged(now)
-        self.refreshEndpoints()
         self._settle(now)
 
     # -- pings -------------------------------------------------------------------------
@@ -351,6 +357,7 @@ class PathService(Service):
             self._sendDisco(place, datagram)
         for change in book.takeChanges():
             _log.info("{peer}: {why}", peer=self._nameOf(change.peer), why=change.why)
+            self._onChange(change)
         for pong in book.takePongs():
             self._pong(pong)
         if book.needsEndpoints and not self._checking:

@@ -347,6 +347,28 @@ class RetransmissionTimerTests(LossCase):
         self.assertTrue(peer.flow.retired)
         self.assertEqual(peer.wait(100), [])
 
+    def test_pathRenewed(self) -> None:
+        """When the way to the peer is good again nothing waits for old timers."""
+        peer = self.flying()
+        peer.wait(40)
+        deadline = peer.flow.deadline()
+        assert deadline is not None
+        self.assertGreater(deadline - peer.now, 2)
+        self.assertTrue(peer.flow.pathRenewed(peer.now))
+        self.assertEqual(peer.flow.deadline(), peer.now)
+        self.assertEqual(payloads(peer.wait(0.001)), [(1, MSS)])
+        deadline = peer.flow.deadline()
+        assert deadline is not None
+        self.assertLess(deadline - peer.now, 2.1)
+
+    def test_pathRenewedInVain(self) -> None:
+        """Flows that lack nothing are left alone, lest all send at once."""
+        peer = self.flying()
+        self.assertFalse(peer.flow.pathRenewed(peer.now))
+        peer.send(0, 1, at(10))
+        self.assertFalse(peer.flow.pathRenewed(peer.now))
+        self.assertEqual(peer.wait(0.001), [])
+
     def test_progressExtends(self) -> None:
         """Any progress starts the user timeout anew."""
         peer = self.flying(TCPOptions(userTimeout=30.0))

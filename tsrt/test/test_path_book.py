@@ -132,6 +132,33 @@ class DirectTests(PathTestCase):
         self.world.run(0.1)
         self.assertTrue(self.a.isDirect(self.b))
 
+    def test_callCastsDoubt(self) -> None:
+        """
+        A peer that calls has no path to us, whatever we think: until ours
+        answers, packets take the relay as well.
+        """
+        self.connect()
+        call = disco.CallMeMaybe((at(PUBLIC),))
+        self.a.book.receivedDisco(
+            Relayed(1, self.b.key), sealed(self.b, self.a, call), self.world.now
+        )
+        route = self.a.book.route(self.b.key, self.world.now)
+        self.assertEqual(route, (self.b.address, True))
+        self.a.flush()
+        self.world.run(0.1)
+        self.assertEqual(self.a.route(self.b), (self.b.address, False))
+
+    def test_movedPeer(self) -> None:
+        """A peer that moved is found at its new address within two round trips."""
+        self.connect()
+        self.b.address = at("203.0.113.77:7")
+        self.b.book.networkChanged(self.world.now)
+        self.b.told("203.0.113.77:7")
+        self.b.flush()
+        self.world.run(0.1)
+        self.assertEqual(self.a.route(self.b), (self.b.address, False))
+        self.assertEqual(self.b.route(self.a), (self.a.address, False))
+
     def test_sendFailed(self) -> None:
         """An address without a way is given up at once."""
         self.connect()
