@@ -94,10 +94,11 @@ class ExampleTests(NodeTestCase):
         )
         self.assertEqual(tailnet.wait(readBody(response)), page)
 
-    def test_greeting(self) -> None:
-        """The test in the documentation passes."""
+    def test_tests(self) -> None:
+        """The tests in the documentation pass."""
+        tests = [str(EXAMPLES / f"test_{name}.py") for name in ("greeting", "nats")]
         done = subprocess.run(
-            [sys.executable, "-m", "twisted.trial", str(EXAMPLES / "test_greeting.py")],
+            [sys.executable, "-m", "twisted.trial", *tests],
             cwd=self.makeDirectory(),
             capture_output=True,
             text=True,
