@@ -37,6 +37,9 @@ PING_TIMEOUT = 5.0
 ENDPOINTS_FRESH = 27.0
 """Seconds for which our endpoints are good enough to be told to a peer."""
 
+PING_BACK_INTERVAL = 1.0
+"""Least seconds between two pings to an address because of pings from there."""
+
 TRANSACTIONS = 256
 """Pings of a peer that are remembered, so that none is answered twice."""
 
@@ -459,11 +462,13 @@ class PathBook:
                 return
         isNew = candidate is None
         candidate = path.learn(place, Source.PING, now)
+        isTrusted = path.best is not None and now < path.trustedUntil
+        quiet = min(candidate.heardPing, candidate.lastPing)
+        if isNew or (not isTrusted and now - quiet >= PING_BACK_INTERVAL):
+            # It came through, so the NATs on both sides are open at this moment.
+            self._ping(path, place, candidate, now)
         candidate.heardPing = now
         self._owners.setdefault(place, path)
-        if isNew:
-            # The peer looks for a path just now, so both NATs are open.
-            self._ping(path, place, candidate, now)
 
     def _ponged(
         self, sender: bytes, place: Place, pong: disco.Pong, now: float

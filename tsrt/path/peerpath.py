@@ -167,7 +167,6 @@ class PeerPath:
         for place in wanted:
             self.learn(place, Source.CALL, now)
         self.prepare(now)
-        self._lastFull = now
         return list(self.candidates.values())
 
     def expire(self, now: float) -> None:

@@ -336,7 +336,7 @@ class RuleTests(PathTestCase):
         self.a.told("10.0.0.1:1", hasReflexive=False)
         self.a.route(self.b)
         self.assertEqual(self.a.places(), [self.b.address])
-        self.world.run(6)
+        self.world.run(10)
         self.a.sent.clear()
         self.connect()
         self.talk(70)
@@ -402,11 +402,25 @@ class RuleTests(PathTestCase):
         """A ping is answered once, wherever it comes from again."""
         ping = sealed(self.b, self.a, disco.Ping(b"x" * 12, self.b.key))
         self.a.take(self.b.address, ping)
-        self.assertEqual(self.a.places(), [self.b.address])
+        self.assertEqual(self.a.places(), [self.b.address] * 2)
         for number in range(500):
             self.a.take(at(f"192.0.2.7:{number + 1}"), ping)
         self.assertEqual(self.a.places(), [])
         self.assertEqual(self.count("droppedReplay"), 500)
+
+    def test_pingBack(self) -> None:
+        """
+        A ping from an address that is not trusted is answered by another, as
+        the way is open just now; but not more than once a second.
+        """
+        for number in range(100):
+            ping = disco.Ping(number.to_bytes(12, "big"), self.b.key)
+            self.a.book.receivedDisco(
+                self.b.address, sealed(self.b, self.a, ping), self.world.now
+            )
+            self.world.now += 0.03
+        self.assertEqual(self.count("pingsSent"), 3)
+        self.assertEqual(self.count("pongsSent"), 100)
 
     def test_floodOfPings(self) -> None:
         """A peer that floods is answered a bounded number of times."""

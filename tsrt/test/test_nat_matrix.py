@@ -1,0 +1,59 @@
+"""Every kind of NAT against every other (L{tsrt.testing.natmatrix})."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import tsrt
+from tsrt.testing.nat import NAT_KINDS
+from tsrt.testing.natmatrix import natMatrix, natTable
+
+PAGE = Path(tsrt.__file__).parent.parent / "docs" / "explanation" / "nat.rst"
+
+# Whoever knows one external address of such a node may write to it, or will be
+# let in once the node has written to any port of his.
+OPEN = {"none", "full-cone", "restricted"}
+
+# One external port for all the world, whoever may answer.
+EASY = {"firewall", "port-restricted", "easy", "masquerade", "cgnat"}
+
+# Another external port towards each destination.
+HARD = {"address-symmetric", "symmetric", "symmetric-random", "hard-cgnat"}
+
+BLOCKED = {"udp-blocked"}
+
+LONGEST = 3.0
+"""Simulated seconds within which hole punching has to succeed."""
+
+
+def mayBeDirect(one: str, other: str) -> bool:
+    """Whether hole punching, as the reference client does it, can connect."""
+    if BLOCKED & {one, other}:
+        return False
+    if OPEN & {one, other}:
+        return True
+    return one in EASY and other in EASY
+
+
+class NATMatrixTests(SynchronousTestCase):
+    """All pairs, on simulated time."""
+
+    def test_allPairs(self) -> None:
+        """
+        Each pair that can be direct is, in time; the others keep the relay; and
+        the table of the documentation says the same.
+        """
+        self.assertEqual(OPEN | EASY | HARD | BLOCKED, set(NAT_KINDS))
+        found = natMatrix()
+        self.assertGreaterEqual(len(found), 64)
+        for pair, seconds in found.items():
+            if mayBeDirect(*pair):
+                self.assertIsNotNone(seconds, pair)
+                self.assertLess(seconds, LONGEST, pair)
+            else:
+                self.assertIsNone(seconds, pair)
+        if PAGE.exists():
+            advice = "run docs/update_nat.py"
+            self.assertIn(natTable(found), PAGE.read_text(), advice)
