@@ -234,6 +234,39 @@ class MoveTests(NetworkTestCase):
         seen = self.mapped(self.socket(laptop, 7, "::"), "2001:db8::1")
         self.assertEqual(seen, (had[1], 7))
 
+    def test_watchers(self) -> None:
+        """Programs are told of another network, even when the address is equal."""
+        laptop = self.home(EASY)
+        cafe = self.internet.network("cafe", nat=SYMMETRIC)
+        told: list[str] = []
+        stop = laptop.watchNetwork(lambda: told.append(laptop.network.name))
+        self.internet.moveHost(laptop, cafe)
+        self.assertEqual(laptop.addresses, ["192.168.1.10"])
+        self.assertEqual(told, [])
+        elapse(self.clock, 0)
+        self.assertEqual(told, ["cafe"])
+        self.internet.setAddresses(laptop, ["192.168.1.77"])
+        elapse(self.clock, 0)
+        self.assertEqual(told, ["cafe", "cafe"])
+        self.internet.setAddresses(laptop, ["192.168.1.78"])
+        stop()
+        stop()
+        elapse(self.clock, 1)
+        self.assertEqual(told, ["cafe", "cafe"])
+
+    def test_watchersSleep(self) -> None:
+        """A laptop that was carried about asleep learns of it on waking up."""
+        laptop = self.home(EASY)
+        told: list[float] = []
+        laptop.watchNetwork(lambda: told.append(round(self.clock.seconds())))
+        laptop.sleep(100)
+        elapse(self.clock, 50)
+        self.internet.moveHost(laptop, self.internet.network("cafe", nat=EASY))
+        elapse(self.clock, 49)
+        self.assertEqual(told, [])
+        elapse(self.clock, 2)
+        self.assertEqual(told, [100])
+
     def test_refusedMove(self) -> None:
         """A host that cannot get an address stays where it was."""
         laptop = self.home(EASY)
@@ -332,8 +365,22 @@ class SleepTests(NetworkTestCase):
         server.transport.write(b"while asleep")
         elapse(self.clock, 29)
         self.assertEqual((client.data, server.data), (b"", b""))
-        elapse(self.clock, 10)
-        self.assertEqual((client.data, server.data), (b"while asleep", b"before"))
+        # The sleeper goes on at once, the other with its next retransmission.
+        elapse(self.clock, 1.1)
+        self.assertEqual(server.data, b"before")
+        elapse(self.clock, 9)
+        self.assertEqual(client.data, b"while asleep")
+
+    def test_sleepDoesNotSlowRetransmissions(self) -> None:
+        """What was in the air is repeated at once, not after a long pause."""
+        host = self.home(EASY)
+        web = self.serve(self.servers[0])
+        client, server = self.connect(host, web, "192.0.2.1")
+        client.transport.write(b"in the air")
+        elapse(self.clock, 0.005)
+        host.sleep(300)
+        elapse(self.clock, 300.1)
+        self.assertEqual(server.data, b"in the air")
 
     def test_longSleepEndsStreams(self) -> None:
         """

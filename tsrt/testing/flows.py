@@ -151,6 +151,9 @@ class Flow:
             )
 
     def _stall(self) -> None:
+        if self._host.isAsleep:
+            self._retry = self._host.soon(self._again)
+            return
         # The timers of TCP stand still while the host sleeps.
         now = self._host.monotonic()
         if self._stalledSince is None:

@@ -68,6 +68,7 @@ class HostReactor(HostTime):
         self.name = name
         self.network = network
         self.addresses: list[str] = []
+        self._watchers: list[Callable[[], object]] = []
         self.firewall: Firewall | None = None
         self.nameResolver: IHostnameResolver = internet.resolver()
         self.streams: list[MemoryStream] = []
@@ -90,6 +91,31 @@ class HostReactor(HostTime):
         return previous
 
     # -- what happens to a host --------------------------------------------------------
+
+    def watchNetwork(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """
+        Be told of changes of the network, as programs on Linux are by netlink.
+
+        @param callback: called in a later turn when the host has got addresses,
+            be they the same as before in another network.
+        @return: a callable that ends this.
+        """
+        self._watchers.append(callback)
+
+        def stop() -> None:
+            if callback in self._watchers:
+                self._watchers.remove(callback)
+
+        return stop
+
+    def networkChanged(self) -> None:
+        """The host has got addresses: tell who wants to know."""
+        for callback in self._watchers:
+            self.soon(self._tell, callback)
+
+    def _tell(self, callback: Callable[[], object]) -> None:
+        if callback in self._watchers:
+            callback()
 
     def crash(self) -> None:
         """End all streams without a word to their peers."""

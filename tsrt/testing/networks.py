@@ -176,6 +176,7 @@ class Network:
                 network.doors[address] = router
         host.network = self
         host.addresses = wanted
+        host.networkChanged()
 
     def detach(self, host: HostReactor) -> None:
         """Take all its addresses from a host."""
