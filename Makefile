@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 INTEROP_BIN ?= $(CURDIR)/interop/bin
 GO ?= go
 
-.PHONY: demo test interop interop-build bench docs lint typing imports clean
+.PHONY: demo test soak interop interop-build bench docs lint typing imports clean
 
 # The environment with tsrt itself, editable, and what its tests need.
 $(BIN)/.installed: setup.cfg pyproject.toml
@@ -26,6 +26,11 @@ demo: $(BIN)/.installed
 
 test: $(BIN)/.installed
 	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m twisted.trial --jobs 2 tsrt
+
+# A day of faults on simulated time: 20 nodes, one stream for each pair.  Takes
+# some hours of real time; SOAK="--hours 1 --nodes 6" takes less than a minute.
+soak: $(BIN)/.installed
+	$(BIN)/python -m tsrt.testing.soak $(SOAK)
 
 # Real Tailscale, Headscale, DERP and WireGuard programs, built from the Go
 # module proxy, and the tests that run against them.
