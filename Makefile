@@ -45,6 +45,7 @@ bench: $(BIN)/.installed
 	$(BIN)/python benchmarks/tunnel.py
 	$(BIN)/python benchmarks/netstack.py
 	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python benchmarks/join.py
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python benchmarks/latency.py
 
 lint: $(BIN)/.dev-installed
 	$(BIN)/ruff format --check .
