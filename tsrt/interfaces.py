@@ -76,3 +76,25 @@ class ILoginPrompt(Interface):
 
     def loginCompleted() -> None:
         """Say that the node is in; called once after a prompt was shown."""
+
+
+class ILinkMonitor(Interface):
+    """
+    Notices that this machine is on another network, or was asleep.
+
+    Tells each L{tsrt.underlay.linkstate.LinkChange} to the callable that it was
+    made with.
+    """
+
+    state: object = Attribute(
+        "how the machine is connected: a L{tsrt.underlay.linkstate.LinkState}"
+    )
+
+    def startService() -> None:
+        """Take the present state for granted and watch for changes."""
+
+    def stopService() -> None:
+        """Watch no more."""
+
+    def look() -> None:
+        """Look at once; tells of a change before it returns."""

@@ -49,7 +49,7 @@ from tsrt.tailcfg import PingResponse
 from tsrt.tunnel.table import TunnelTable
 from tsrt.tunnel.timestamps import TimestampSource
 from tsrt.underlay.dial import StreamDialer
-from tsrt.underlay.linkmonitor import LinkMonitor
+from tsrt.underlay.linkmonitor import linkMonitor
 from tsrt.underlay.netcheck import NetcheckService
 from tsrt.underlay.socket import UnderlaySocket
 from tsrt.underlay.trust import trustRoot
@@ -393,7 +393,7 @@ def _build(
         paths,
         DataPathService(reactor, datapath, overlay, dispatcher),
         control,
-        LinkMonitor(
+        linkMonitor(
             reactor,
             lambda: seams.interfaces(reactor),
             LinkChangeHandler(

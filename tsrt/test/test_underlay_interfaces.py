@@ -132,14 +132,16 @@ class ReadTests(SynchronousTestCase):
         )
 
     def test_refused(self) -> None:
-        """A system that does not tell is an error, or nothing."""
+        """A system that does not tell is an error, or means no change."""
 
         def refuse() -> list:
             raise PermissionError("not here")
 
         self.assertRaises(PermissionError, readAddresses, refuse)
+        before = interfaceAddresses()
+        self.assertNotEqual(before, ())
         self.patch(ifaddr, "get_adapters", refuse)
-        self.assertEqual(interfaceAddresses(), ())
+        self.assertEqual(interfaceAddresses(), before)
 
     def test_text(self) -> None:
         """Addresses can be given as text, too."""

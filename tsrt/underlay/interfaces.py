@@ -9,7 +9,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import ifaddr
 from twisted.logger import Logger
@@ -93,13 +93,26 @@ def readAddresses(
     return tuple(found)
 
 
-def interfaceAddresses() -> tuple[InterfaceAddress, ...]:
-    """L{readAddresses}, or nothing if the system does not tell."""
-    try:
-        return readAddresses()
-    except OSError as error:
-        _log.debug("the addresses of this machine are not told: {e}", e=error)
-        return ()
+class _Interfaces:
+    """
+    Remembers what was told last; like what it tells, it belongs to the process.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[InterfaceAddress, ...] = ()
+
+    def __call__(self) -> tuple[InterfaceAddress, ...]:
+        try:
+            self._last = readAddresses()
+        except OSError as error:
+            _log.debug("the addresses of this machine are not told: {e}", e=error)
+        return self._last
+
+
+interfaceAddresses: Final[Callable[[], tuple[InterfaceAddress, ...]]] = _Interfaces()
+"""L{readAddresses}; what it told before if the system does not tell now, as it
+does not while there are too many files open. A machine does not lose its network
+by that."""
 
 
 def addressesFromText(
