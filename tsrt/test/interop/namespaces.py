@@ -86,3 +86,64 @@ class Namespace:
     def command(self, *arguments: str) -> list[str]:
         """The command that runs C{arguments} inside."""
         return ["/usr/bin/env", "ip", "netns", "exec", self.name, *arguments]
+
+
+class RoutedNamespace(Namespace):
+    """
+    One namespace behind a router of its own that translates addresses.
+
+    @ivar external: the router's address on the test's side.
+    """
+
+    def __init__(self, masquerade: str = "masquerade") -> None:
+        """
+        @param masquerade: the statement of nftables; C{masquerade} keeps ports
+            where it can, C{masquerade random,fully-random} gives each
+            destination another.
+        """
+        super().__init__()
+        self._masquerade = masquerade
+        self._router = f"{self.name}r"
+        self.external = self.address
+        self._inside = "192.168.77.1"
+        self.address = "192.168.77.2"
+
+    def make(self) -> None:
+        """Make both; what exists after a failure is removed by L{remove}."""
+        self.remove()
+        self._resolver.mkdir(parents=True)
+        (self._resolver / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        router, link = self._router, self._link
+        for name in (router, self.name):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("link", "add", link, "type", "veth", "peer", "name", "wan", "netns", router)
+        _ip("addr", "add", f"{self.hostAddress}/30", "dev", link)
+        _ip("link", "set", link, "up")
+        _ip("-n", router, "addr", "add", f"{self.external}/30", "dev", "wan")
+        _ip("-n", router, "link", "set", "wan", "up")
+        _ip(
+            *("-n", router, "link", "add", "lan", "type", "veth"),
+            *("peer", "name", "eth0", "netns", self.name),
+        )
+        _ip("-n", router, "addr", "add", f"{self._inside}/24", "dev", "lan")
+        _ip("-n", router, "link", "set", "lan", "up")
+        _ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", "eth0")
+        _ip("-n", self.name, "link", "set", "eth0", "up")
+        _ip("-n", self.name, "route", "add", "default", "via", self._inside)
+        run = ("netns", "exec", router)
+        _ip(*run, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for rule in (
+            "add table ip nat",
+            "add chain ip nat post { type nat hook postrouting priority 100; }",
+            f"add rule ip nat post oifname wan {self._masquerade}",
+            "add table ip guard",
+            "add chain ip guard through { type filter hook forward priority 0; }",
+            "add rule ip guard through iifname wan ct state new drop",
+        ):
+            _ip(*run, "nft", *rule.split(" "))
+
+    def remove(self) -> None:
+        """Remove both, if they are there."""
+        super().remove()
+        subprocess.run(["ip", "netns", "del", self._router], capture_output=True)

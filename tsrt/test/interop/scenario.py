@@ -134,11 +134,15 @@ class ScenarioTestCase(TestCase):
         self.reactor: Any = globalReactor
         self.directory = Path(self.mktemp()).resolve()
         self.directory.mkdir(parents=True)
-        self.namespace = Namespace()
+        self.namespace = self.makeNamespace()
         self.addCleanup(self.namespace.remove)
         self.namespace.make()
         self.peers: dict[str, CommandProgram] = {}
         return Deferred.fromCoroutine(self.prepare())
+
+    def makeNamespace(self) -> Namespace:
+        """Where the foreign programs run."""
+        return Namespace()
 
     async def prepare(self) -> None:
         """Start what the tests need; cleaned up by C{addCleanup}."""

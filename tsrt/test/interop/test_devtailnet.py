@@ -17,8 +17,8 @@ from tsrt.testing.derp import DERPServer
 from tsrt.testing.stun import STUNServer
 
 
-class DevTailnetTests(TrafficMixin, DirectMixin, ScenarioTestCase):
-    """What a tailnet of ours is to foreign nodes."""
+class DevServersTestCase(ScenarioTestCase):
+    """Runs our own servers."""
 
     async def prepare(self) -> None:
         """Start the servers on the test's end of the link."""
@@ -58,6 +58,10 @@ class DevTailnetTests(TrafficMixin, DirectMixin, ScenarioTestCase):
         self.addCleanup(self.control.stopService)
         self.controlURL = await self.control.whenListening()
         self.authKey = self.control.createAuthKey(reusable=True).text
+
+
+class DevTailnetTests(TrafficMixin, DirectMixin, DevServersTestCase):
+    """What a tailnet of ours is to foreign nodes."""
 
     def test_wrongAuthKey(self) -> Any:
         """A real node is told that its auth key is not known."""
