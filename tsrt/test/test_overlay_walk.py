@@ -202,5 +202,5 @@ class WalkTests(SynchronousTestCase):
 
         _, dear = callsOf(action)
         self.assertGreaterEqual(dear["defer.py:callback"], FEW)
-        self.assertGreaterEqual(dear["task.py:callLater"], FEW)
+        self.assertGreaterEqual(dear["simclock.py:callLater"], FEW)
         self.tailnet.settle()

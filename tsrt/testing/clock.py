@@ -15,6 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from tsrt.testing.simclock import SimulationClock
+
 T = TypeVar("T")
 
 _EPSILON = 1e-9
@@ -30,6 +32,8 @@ def nextEvent(clock: Clock) -> float | None:
 
     @return: a time as C{clock.seconds()} tells it.
     """
+    if isinstance(clock, SimulationClock):
+        return clock.nextTime()
     calls = clock.getDelayedCalls()
     if not calls:
         return None
@@ -37,6 +41,9 @@ def nextEvent(clock: Clock) -> float | None:
 
 
 def _step(clock: Clock, event: float) -> None:
+    if isinstance(clock, SimulationClock):
+        clock.advanceTo(max(event, clock.seconds()))
+        return
     clock.advance(max(0.0, event - clock.seconds()))
 
 
@@ -98,7 +105,7 @@ def _predicate(
     clock: Clock, until: Callable[[], bool] | Deferred[object] | None
 ) -> Callable[[], bool]:
     if until is None:
-        return lambda: not clock.getDelayedCalls()
+        return lambda: nextEvent(clock) is None
     if isinstance(until, Deferred):
         deferred = until
         return lambda: deferred.called and not deferred.paused

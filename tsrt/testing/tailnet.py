@@ -29,7 +29,6 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
-from twisted.internet.task import Clock
 
 from tsrt.config import NodeConfig, Seams
 from tsrt.interfaces import ILoginPrompt, IStateStore
@@ -48,6 +47,7 @@ from tsrt.testing.links import Link
 from tsrt.testing.nat import NAT_KINDS, NATKind
 from tsrt.testing.natkinds import NONE
 from tsrt.testing.networks import Network
+from tsrt.testing.simclock import SimulationClock
 from tsrt.testing.stun import STUNServer
 from tsrt.underlay.interfaces import addressesFromText
 
@@ -119,7 +119,7 @@ class TestTailnet:
         self._relayOnly = not direct
         self._ipv6 = ipv6
         self._routed = 0
-        self.clock = Clock()
+        self.clock = SimulationClock()
         self.clock.rightNow = START
         self.internet = MemoryInternet(self.clock, seed, link=links)
         self.relays: dict[int, DERPServer] = {}
