@@ -8,6 +8,7 @@ nothing of a former run is left in a later one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -41,6 +42,9 @@ DERP_STEP = "DERP"
 
 # Days before the end of the node key at which users are told.
 _WARN_DAYS = (14, 3, 1)
+
+# Least seconds between two looks whether the relays are still there.
+_DOUBT_INTERVAL = 10.0
 
 
 class Engine(OrderedMultiService):
@@ -80,6 +84,8 @@ class Engine(OrderedMultiService):
         self._keeper = keeper
         self._wallclock = wallclock
         self._hasRegions = True
+        self._doubted = -inf
+        self._external: bytes | None = None
         self.health = Health(lambda texts: publisher.update(health=texts))
 
     # -- what is asked of it -------------------------------------------------------
@@ -177,11 +183,39 @@ class Engine(OrderedMultiService):
 
     def pathChanged(self, change: PathChange) -> None:
         """Packets to a peer go another way from now on."""
+        if change.place is None:
+            self._doubtRelays()
         node = self.netmap.peerByKey(change.peer)
         if node is not None and change.place is not None:
             now = self._overlay.now()
             self._overlay.stack.pathRenewed(node.packedAddresses(), now)
             self.datapath.rearm()
+
+    def _doubtRelays(self) -> None:
+        """
+        Something on the way to a peer broke, perhaps nearer to us than to it:
+        then the connections with the relays are broken, too, and do not know.
+        """
+        now = self._overlay.now()
+        if now - self._doubted >= _DOUBT_INTERVAL:
+            self._doubted = now
+            self.relays.checkConnections()
+
+    def _externalChanged(self, report: Report) -> None:
+        """A router on the way, which we do not see, got another address."""
+        mapped = report.globalIPv4
+        if mapped is None or report.mappingVaries:
+            # With a pool of addresses, another one means nothing.
+            return
+        former, self._external = self._external, mapped.address
+        if former is not None and former != mapped.address:
+            _log.info(
+                "the internet sees this machine at {now}, no more at {then}",
+                now=formatAddress(mapped.address),
+                then=formatAddress(former),
+            )
+            self.relays.checkConnections()
+            self.control.reconnect("another external address")
 
     def setRelayMap(self, derpMap: DERPMap) -> None:
         """Control named the relays."""
@@ -195,6 +229,7 @@ class Engine(OrderedMultiService):
 
     def measured(self, report: Report) -> None:
         """The network was measured: there is, or may be, another home relay."""
+        self._externalChanged(report)
         home = report.preferredRegion
         if home:
             self.relays.setHome(home)
