@@ -397,7 +397,13 @@ def _build(
             reactor,
             lambda: seams.interfaces(reactor),
             LinkChangeHandler(
-                socket, paths, relays, control, netcheck, engine.health.set
+                socket,
+                paths,
+                relays,
+                control,
+                netcheck,
+                datapath.doubtSessions,
+                engine.health.set,
             ),
         ),
     ]

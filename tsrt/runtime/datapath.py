@@ -301,6 +301,11 @@ class DataPath:
             counters.outboundPackets,
         )
 
+    def doubtSessions(self) -> None:
+        """This machine slept: see L{TunnelTable.doubtSessions}."""
+        self._tunnel.doubtSessions(self._now())
+        self.rearm()
+
     def rearm(self) -> None:
         """Something gave the tunnel or the stack new deadlines."""
         if self._running:

@@ -32,9 +32,11 @@ class LinkChangeHandler:
         relays: RelayPool,
         control: ControlService,
         netcheck: NetcheckService,
+        doubtSessions: Callable[[], object],
         setHealth: Callable[[str, str | None], object],
     ) -> None:
         """
+        @param doubtSessions: makes the sessions with peers anew.
         @param setHealth: takes a key and what is wrong; C{None} if nothing is.
         """
         self._socket = socket
@@ -42,6 +44,7 @@ class LinkChangeHandler:
         self._relays = relays
         self._control = control
         self._netcheck = netcheck
+        self._doubtSessions = doubtSessions
         self._setHealth = setHealth
 
     def __call__(self, change: LinkChange) -> None:
@@ -58,6 +61,8 @@ class LinkChangeHandler:
             self._paths.refreshEndpoints()
             self._netcheck.networkChanged()
             return
+        if change.hasSlept:
+            self._doubtSessions()
         self._relays.checkConnections(change.addresses)
         self._control.reconnect(change.what)
         self._socket.rebind().addCallback(self._rebound)

@@ -81,6 +81,19 @@ class RouterTests(FaultTestCase):
         self.assertDirect(3)
         self.assertInnocent()
 
+    def test_longSleep(self) -> None:
+        """
+        After an hour's sleep peers have forgotten the sessions; they are made
+        anew at once, without waiting for an answer that cannot come.
+        """
+        self.net.hosts["a"].sleep(3600)
+        self.stream.stop()
+        self.net.elapse(3601)
+        self.net.elapse(5)
+        began = self.net.clock.seconds()
+        self.net.wait(self.net["a"].ping("b"))
+        self.assertLess(self.net.clock.seconds() - began, 1.0)
+
     def test_sleep(self) -> None:
         """So does one that slept for ten minutes, and is direct within 5 s."""
         self.net.hosts["a"].sleep(600)

@@ -169,6 +169,16 @@ class TunnelTable:
                 self._schedule(peer)
             peer.incarnation = incarnation
 
+    def doubtSessions(self, now: float) -> None:
+        """
+        This machine slept while its peers did not: they may have forgotten
+        sessions that look young here.  Those in use are made anew.
+        """
+        for peer in self._peers.values():
+            peer.renew(now)
+            if peer.timers.earliest < peer.scheduledAt:
+                self._schedule(peer)
+
     def removePeer(self, public: bytes) -> None:
         """
         End the sessions with a peer and forget it; strangers are ignored.

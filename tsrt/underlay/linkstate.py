@@ -88,12 +88,14 @@ class LinkChange:
     @ivar isMajor: whether connections made before may be of no use any more.
     @ivar addresses: all addresses that the machine has now, as text.
     @ivar isOffline: whether there is no network at all at the moment.
+    @ivar hasSlept: whether the machine was asleep, while others were not.
     """
 
     what: str
     isMajor: bool
     addresses: frozenset[str]
     isOffline: bool = False
+    hasSlept: bool = False
 
 
 def compare(
@@ -106,11 +108,11 @@ def compare(
     the internet, do: packets would leave with an address that does not belong
     there.
 
-    @param events: what else happened, in words; always major.
+    @param events: sleep, in words; always major.
     @return: C{None} if nothing did.
     """
     parts = list(events)
-    isMajor = bool(parts)
+    isMajor = hasSlept = bool(parts)
     lost = former.useful - state.useful
     found = state.useful - former.useful
     if lost:
@@ -131,7 +133,11 @@ def compare(
     if not parts:
         return None
     return LinkChange(
-        " and ".join(parts), isMajor, state.addresses, isOffline=not state.isUp
+        " and ".join(parts),
+        isMajor,
+        state.addresses,
+        isOffline=not state.isUp,
+        hasSlept=hasSlept,
     )
 
 
