@@ -43,6 +43,18 @@ LOGIN_TIMEOUT = 10.0
 QUEUE_LIMIT = 32
 """Packets that wait while the connection takes no more."""
 
+BURST_TIME = 0.05
+"""
+Seconds that a connection may be behind before it counts as taking no more.
+
+A transport asks for a pause as soon as one turn wrote more than it likes to
+buffer, before the system was even asked to take any of it; so the window of a
+single stream is enough for a pause.
+"""
+
+BURST_LIMIT = 2048
+"""Packets that wait until then: the windows of a few streams."""
+
 PING_TIMEOUT = 3.0
 """Seconds in which a ping must be answered, unless said otherwise."""
 
@@ -124,6 +136,7 @@ class DERPClientProtocol(Protocol):
         self._isHome = False
         self._isUp = False
         self._paused = False
+        self._pausedAt = 0.0
         self._queue: deque[bytes] = deque()
         self._bucket: TokenBucket | None = None
         self._timer: IDelayedCall | None = None
@@ -322,13 +335,18 @@ class DERPClientProtocol(Protocol):
         if not self._paused:
             self._write(b"".join(frames))
             return
+        queue = self._queue
+        behind = self._reactor.seconds() - self._pausedAt
+        limit = BURST_LIMIT if 0.0 <= behind < BURST_TIME else QUEUE_LIMIT
         for frame in frames:
-            if len(self._queue) >= QUEUE_LIMIT:
+            if len(queue) >= limit:
+                # The oldest: streams learn soonest what they lost when more
+                # of them arrives behind it, and talk wants to be fresh.
+                dropped = queue.popleft()
                 counters.droppedFull += 1
                 counters.sentPackets -= 1
-                counters.sentBytes -= len(frame) - _FRAME_OVERHEAD
-            else:
-                self._queue.append(frame)
+                counters.sentBytes -= len(dropped) - _FRAME_OVERHEAD
+            queue.append(frame)
 
     def setHome(self, isHome: bool) -> None:
         """Tell the relay whether it is our home, when that has changed."""
@@ -374,6 +392,7 @@ class DERPClientProtocol(Protocol):
     def pauseProducing(self) -> None:
         """See L{IPushProducer}."""
         self._paused = True
+        self._pausedAt = self._reactor.seconds()
 
     def resumeProducing(self) -> None:
         """See L{IPushProducer}."""

@@ -8,12 +8,14 @@ one more position behind the data.
 
 What goes out is asked for as ranges, which the caller cuts into segments.
 
-Reference: RFC 9293 sections 3.8.6 and 3.10, RFC 5681, RFC 6298, RFC 6675.
+Reference: RFC 9293 sections 3.8.6 and 3.10, RFC 5681, RFC 6298, RFC 6675, RFC
+9937.
 """
 
 from __future__ import annotations
 
 from tsrt.netstack.congestion import CongestionControl
+from tsrt.netstack.prr import RateReduction
 from tsrt.netstack.recovery import FAST, LOSS, OPEN, Recovery
 from tsrt.netstack.reordering import Reordering, duplicateSize
 from tsrt.netstack.rtt import RTTEstimator, Stopwatch
@@ -49,6 +51,7 @@ class Sender:
 
     __slots__ = (
         "_blockedAt",
+        "_filledAt",
         "_lastSent",
         "_progress",
         "_repairedAt",
@@ -66,6 +69,7 @@ class Sender:
         "patient",
         "persist",
         "recovery",
+        "reduction",
         "reordering",
         "retransmissions",
         "retransmitAt",
@@ -109,6 +113,7 @@ class Sender:
         self.window = PeerWindow()
         self.congestion = congestion
         self.recovery = Recovery(iss)
+        self.reduction = RateReduction()
         self.reordering = Reordering()
         self.rtt = RTTEstimator()
         self.persist = PersistTimer()
@@ -116,6 +121,8 @@ class Sender:
         self.retransmitAt: float | None = None
         # Acknowledgements up to here show that the window was in full use.
         self._blockedAt = iss
+        # What was acknowledged when last all was sent that might be.
+        self._filledAt = iss
         self._lastSent: float | None = None
         # When anything was last heard of what is outstanding.
         self._progress = 0.0
@@ -141,6 +148,17 @@ class Sender:
     def inFlight(self) -> int:
         """Positions sent and not acknowledged."""
         return self.nxt - self.una
+
+    @property
+    def _filled(self) -> int:
+        """
+        How much was in flight before the present batch of segments arrived,
+        within the window.
+
+        A batch is answered as a whole: what is left of the flight in the midst
+        of it says little.
+        """
+        return int(min(self.nxt - self._filledAt, self.congestion.window))
 
     def opened(self, window: int, seq: int, now: float) -> None:
         """
@@ -202,6 +220,8 @@ class Sender:
         if ack < una:
             return 0
         recovery = self.recovery
+        held = recovery.board.total
+        edge = recovery.edge
         news = 0
         if blocks and recovery.selective:
             news = recovery.hold(ack, self.nxt, blocks)
@@ -227,6 +247,11 @@ class Sender:
                 self.rtt.sample(self._watch.elapsed(now))
         if recovery.mode == OPEN:
             self._suspect(now)
+        elif recovery.mode == FAST and recovery.selective:
+            self._allow(
+                size + recovery.board.total - held,
+                self.mss if size and recovery.edge == edge else 0,
+            )
         if not self.window.size:
             # The peer lives and has no room; that may last.
             if self.patient:
@@ -273,7 +298,7 @@ class Sender:
             else:
                 congestion.unused(now)
         if self.tail.acknowledged(ack) and recovery.mode == OPEN:
-            congestion.lost(self.nxt - ack + size, now)
+            congestion.lost(self._filled, now)
         if self.nxt > ack:
             self._arm(now)
         else:
@@ -291,12 +316,21 @@ class Sender:
         elif reordering.suspected(now, self.rtt.smoothed):
             reordering.began()
             self.fastRecoveries += 1
-            self.congestion.lost(self.nxt - self.una, now)
+            flight = self._filled
+            pipe = recovery.pipe(self.una, self.nxt, self.mss)
+            self.congestion.lost(flight, now)
             recovery.start(self.una, self.nxt, self.mss)
+            self.reduction.began(flight)
+            self._allow(max(0, flight - pipe), 0)
             self._repairedAt = now
             self.tail.stop()
             if not recovery.selective:
                 self._watch.stop()
+
+    def _allow(self, size: int, safe: int) -> None:
+        """Let something go out in fast recovery; see L{RateReduction.arrived}."""
+        pipe = self.recovery.pipe(self.una, self.nxt, self.mss)
+        self.reduction.arrived(size, safe, pipe, self.congestion.window)
 
     # -- what goes out -----------------------------------------------------
 
@@ -328,8 +362,12 @@ class Sender:
             and now - self._lastSent > self.rtt.timeout
         ):
             congestion.idled()
-        room = congestion.window - recovery.pipe(una, nxt, mss)
+        pipe = recovery.pipe(una, nxt, mss)
+        room = congestion.window - pipe
         if recovery.mode != OPEN:
+            if recovery.mode == FAST and recovery.selective and pipe >= mss:
+                # With less on its way nothing might come that allows more.
+                room = min(room, self.reduction.room)
             hole = recovery.hole(una)
             if hole is not None:
                 if recovery.forced:
@@ -385,8 +423,11 @@ class Sender:
             self.high = max(self.high, end)
             if (end - start) % mss:
                 self._smallEnd = end
+            if self.recovery.mode == FAST:
+                self.reduction.sent(end - start)
         elif not probing:
             if self.recovery.mode != OPEN:
+                self.reduction.sent(end - start)
                 self.reordering.repeated(end - start)
             self.recovery.repeated(start, end)
         if probing:
@@ -417,11 +458,12 @@ class Sender:
 
     def settle(self, now: float) -> None:
         """
-        Start or stop the persist timer; for when L{pull} gave nothing.
+        Start or stop the persist timer; for when L{pull} gives nothing more.
 
         It runs while data waits, nothing is in flight and only the peer's
         window keeps it back.
         """
+        self._filledAt = self.una
         persist = self.persist
         if self.end > self.una and (self.nxt == self.una or persist.count):
             if persist.at is None:

@@ -21,6 +21,8 @@ from zope.interface.verify import verifyObject
 from tsrt.crypto.box import Box, openFrom, sealTo
 from tsrt.derp.failures import RelayLost, RelayProtocolError, RelayTimeout
 from tsrt.derp.protocol import (
+    BURST_LIMIT,
+    BURST_TIME,
     LOGIN_TIMEOUT,
     QUEUE_LIMIT,
     WATCHDOG,
@@ -401,8 +403,9 @@ class SendingTests(ProtocolTestCase):
         )
 
     def test_queueIsBounded(self) -> None:
-        """While paused 32 packets wait, the rest is dropped and counted."""
+        """While paused the 32 newest packets wait, older ones are counted."""
         self.protocol.pauseProducing()
+        self.clock.advance(BURST_TIME)
         for number in range(40):
             self.protocol.send(PEER, [b"%02d" % number])
         self.assertEqual(self.transport.value(), b"")
@@ -411,8 +414,39 @@ class SendingTests(ProtocolTestCase):
         self.protocol.resumeProducing()
         self.assertEqual(
             [payload[32:] for _, payload in self.sent()],
-            [b"%02d" % number for number in range(QUEUE_LIMIT)],
+            [b"%02d" % number for number in range(40 - QUEUE_LIMIT, 40)],
         )
+
+    def test_burstWaits(self) -> None:
+        """
+        A pause says only that one turn wrote much; what that turn goes on to
+        write, and what follows soon, waits and is not dropped.
+        """
+        self.protocol.pauseProducing()
+        self.protocol.send(PEER, [b"%03d" % number for number in range(500)])
+        self.clock.advance(BURST_TIME / 2)
+        self.protocol.send(PEER, [b"soon"])
+        self.assertEqual(self.protocol.counters.droppedFull, 0)
+        self.protocol.resumeProducing()
+        self.assertEqual(len(self.sent()), 501)
+
+    def test_burstIsBounded(self) -> None:
+        """Even so there is a bound."""
+        self.protocol.pauseProducing()
+        self.protocol.send(PEER, [b"x"] * (BURST_LIMIT + 3))
+        self.assertEqual(self.protocol.counters.droppedFull, 3)
+        self.assertEqual(self.protocol.counters.sentBytes, BURST_LIMIT)
+
+    def test_burstOver(self) -> None:
+        """A connection that stays behind takes no more than a few."""
+        self.protocol.pauseProducing()
+        self.protocol.send(PEER, [b"early"] * 100)
+        self.clock.advance(BURST_TIME)
+        self.protocol.send(PEER, [b"late"] * 10)
+        self.assertEqual(self.protocol.counters.droppedFull, 10)
+        self.protocol.resumeProducing()
+        texts = [payload[32:] for _, payload in self.sent()]
+        self.assertEqual(texts, [b"early"] * 90 + [b"late"] * 10)
 
     def test_rate(self) -> None:
         """Packets beyond the bucket are dropped; it fills with time."""

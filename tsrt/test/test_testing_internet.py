@@ -585,6 +585,31 @@ class StreamTests(InternetTestCase):
         pump(self.clock, lambda: len(server.data) == 10)
         self.assertEqual(server.received, [b"012", b"345", b"678", b"9"])
 
+    def test_turns(self) -> None:
+        """
+        Of much that arrives at once a reader gets as much as a real reactor
+        reads, then it is the turn of others.
+        """
+        client, server = self.connected()
+        other, served = self.connected(port=81)
+        for sender in (client, other):
+            sender.transport.write(bytes(200_000))
+        order: list[Protocol] = []
+        for end in (server, served):
+            end.dataReceived = lambda data, end=end: order.append(end)
+        elapse(self.clock, 1)
+        self.assertEqual(order, [server, served] * 4)
+
+    def test_noTurnsForLittle(self) -> None:
+        """The bound is for each turn, not for each piece, and for the end too."""
+        self.internet.setLink(Link(chunk=1000), self.alice, self.bob)
+        client, server = self.connected()
+        client.transport.write(bytes(150_000))
+        client.transport.loseConnection()
+        pump(self.clock, lambda: bool(server.reasons))
+        self.assertEqual(len(server.data), 150_000)
+        self.assertEqual(len(set(server.times)), 1)
+
     def test_failingProtocol(self) -> None:
         """An error in C{dataReceived} is logged and closes the stream."""
 

@@ -37,6 +37,9 @@ _log = Logger(namespace="tsrt.testing")
 WINDOW = 256 * 1024
 """The most bytes of one direction that the peer has not consumed yet."""
 
+READ_SIZE = 65536
+"""Bytes after which the other streams have a turn, as a real reactor reads."""
+
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 class MemoryStream:
@@ -79,6 +82,9 @@ class MemoryStream:
         self._inbox: deque[bytes | None] = deque()
         self._reading = False
         self._delivering = False
+        # What may still be delivered in this turn, and when that began.
+        self._room = READ_SIZE
+        self._readAt = 0.0
         self._turn: IDelayedCall | None = None
         self._producer: IProducer | None = None
         self._streaming = False
@@ -139,12 +145,19 @@ class MemoryStream:
         if self._delivering or self.protocol is None:
             return
         self._delivering = True
+        now = self.reactor.internet.clock.seconds()
+        if now > self._readAt:
+            self._readAt, self._room = now, READ_SIZE
         try:
             while self._inbox and self._reading and self.connected:
+                if self._room <= 0:
+                    self._wake()
+                    return
                 data = self._inbox.popleft()
                 if data is None:
                     self._ended()
                     continue
+                self._room -= len(data)
                 if self.peer is not None:
                     self.peer._consumed(len(data))
                 self._guard(self.protocol.dataReceived, data)
@@ -198,6 +211,7 @@ class MemoryStream:
             return
         if not self.connected:
             return
+        self._room = READ_SIZE
         self._deliver()
         while self._pending and self._unconsumed < WINDOW:
             room = min(65536, WINDOW - self._unconsumed)
