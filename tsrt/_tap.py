@@ -10,11 +10,13 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
 from twisted.logger import (
     FilteringLogObserver,
+    ILogObserver,
     LogLevel,
     LogLevelFilterPredicate,
+    LogPublisher,
     globalLogPublisher,
 )
 from twisted.python.usage import Options as UsageOptions
@@ -301,7 +303,7 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
 
     top = MultiService()
     if not options["verbose"]:
-        _Quieter().setServiceParent(top)
+        _Quieter(reactor).setServiceParent(top)
     node.setServiceParent(top)
     if options["status-file"]:
         StatusFileService(
@@ -316,19 +318,35 @@ class _Quieter(Service):
     """
     Keeps debug events, and Twisted's notes of every connection, out of the log.
 
-    C{twistd} has no option for that, so the observers that it has set up by
-    now are wrapped.  They stay so until the process ends.
+    C{twistd} has no option for that, so its observers are wrapped, and stay so
+    until the process ends.  C{twistd} has set them up by now; C{twist} does so
+    when all services have been started.
     """
 
+    def __init__(self, reactor: object) -> None:
+        self._reactor = reactor
+        self._wrapped: set[ILogObserver] = set()
+
     def startService(self) -> None:
-        """Wrap the observers that are there now."""
+        """Wrap the observers that are there now, and those that come."""
         super().startService()
+        self._wrap()
+        if IReactorCore.providedBy(self._reactor):
+            self._reactor.callWhenRunning(self._wrap)
+
+    def _wrap(self) -> None:
         predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
         for namespace in _NOISY:
             predicate.setLogLevelForNamespace(namespace, LogLevel.warn)
         for observer in list(globalLogPublisher._observers):
+            # A publisher collects what there is to say before logging begins,
+            # and is taken out then.
+            if observer in self._wrapped or isinstance(observer, LogPublisher):
+                continue
+            wrapped = FilteringLogObserver(observer, [predicate])
+            self._wrapped.add(wrapped)
             globalLogPublisher.removeObserver(observer)
-            globalLogPublisher.addObserver(FilteringLogObserver(observer, [predicate]))
+            globalLogPublisher.addObserver(wrapped)
 
 
 _NOISY = (

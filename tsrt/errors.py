@@ -128,8 +128,8 @@ class InsecureControlURL(ControlError, ValueError):
 
     persistence = Persistence.PERMANENT
     advice = (
-        "Use https://, or allow plain HTTP explicitly if the network "
-        "between here and the server is trusted."
+        "Use https://, or, if the network between here and the server is "
+        "trusted, permit plain HTTP (--allow-http, NodeConfig.allowHTTP)."
     )
 
 

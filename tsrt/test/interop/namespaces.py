@@ -147,3 +147,55 @@ class RoutedNamespace(Namespace):
         """Remove both, if they are there."""
         super().remove()
         subprocess.run(["ip", "netns", "del", self._router], capture_output=True)
+
+
+class IPv6Pair:
+    """
+    Two namespaces with a link between them, on which there is no IPv4 at all.
+
+    @ivar addresses: theirs, in the order of L{names}.
+    """
+
+    def __init__(self) -> None:
+        number = os.getpid() % 200 * 32 + next(_numbers)
+        self.names = (f"tsrt{number}a", f"tsrt{number}b")
+        prefix = f"2001:db8:7474:{number:x}"
+        self.addresses = (f"{prefix}::1", f"{prefix}::2")
+
+    def make(self) -> None:
+        """Make both; what exists after a failure is removed by L{remove}."""
+        self.remove()
+        for name in self.names:
+            resolver = Path("/etc/netns") / name
+            resolver.mkdir(parents=True)
+            (resolver / "resolv.conf").write_text("nameserver ::1\n")
+            _ip("netns", "add", name)
+        one, other = self.names
+        _ip(
+            *("-n", one, "link", "add", "eth0", "type", "veth"),
+            *("peer", "name", "eth0", "netns", other),
+        )
+        for name, address in zip(self.names, self.addresses, strict=True):
+            _ip(
+                "-n", name, "-6", "addr", "add", f"{address}/64", "dev", "eth0", "nodad"
+            )
+            for link in ("eth0", "lo"):
+                _ip("-n", name, "link", "set", link, "up")
+            # With a route to everywhere, as programs expect of a network.
+            gateway = self.addresses[1 - self.names.index(name)]
+            _ip("-n", name, "-6", "route", "add", "default", "via", gateway)
+            # Loopback, too, has IPv6 only.
+            _ip("-n", name, "addr", "del", "127.0.0.1/8", "dev", "lo")
+
+    def remove(self) -> None:
+        """Remove both, if they are there."""
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+            resolver = Path("/etc/netns") / name
+            if resolver.exists():
+                (resolver / "resolv.conf").unlink(missing_ok=True)
+                resolver.rmdir()
+
+    def command(self, which: int, *arguments: str) -> list[str]:
+        """The command that runs C{arguments} inside of one of them."""
+        return ["/usr/bin/env", "ip", "netns", "exec", self.names[which], *arguments]
