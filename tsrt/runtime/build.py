@@ -41,11 +41,13 @@ from tsrt.runtime.linkchange import LinkChangeHandler
 from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
+from tsrt.runtime.peerpaths import PathReporter, PeerPaths
 from tsrt.runtime.pings import Pinger, PingKind
 from tsrt.runtime.prompt import LogPrompt
 from tsrt.runtime.status import StatusPublisher
 from tsrt.runtime.tsmp import TSMPResponder
 from tsrt.tailcfg import PingResponse
+from tsrt.tunnel.peer import PeerTunnelStatus
 from tsrt.tunnel.table import TunnelTable
 from tsrt.tunnel.timestamps import TimestampSource
 from tsrt.underlay.dial import StreamDialer
@@ -316,6 +318,19 @@ def _build(
     )
     paths.setOwnKey(nodeKey.public().raw)
     engine.paths = paths
+    engine.pathReporter = PathReporter(
+        reactor,
+        lambda: PeerPaths(
+            netmap=lambda: state.map,
+            resolve=engine.findPeer,
+            describe=engine.describePath,
+            status=lambda peer: paths.book.status(peer, overlay.now()),
+            isInUse=lambda peer: _isInUse(tunnel.status(peer)),
+            age=lambda then: overlay.now() - then,
+            wallclock=wallclock,
+        ),
+        lambda view: publisher.update(paths=view),
+    )
     engine.pinger = Pinger(
         reactor,
         overlay,
@@ -391,6 +406,7 @@ def _build(
         netcheck,
         relays,
         paths,
+        engine.pathReporter,
         DataPathService(reactor, datapath, overlay, dispatcher),
         control,
         linkMonitor(
@@ -424,6 +440,13 @@ def _endpoints(config: NodeConfig) -> EndpointBook:
 def _measured(engine: Engine, paths: PathService, report: Report) -> None:
     paths.measured(report)
     engine.measured(report)
+
+
+def _isInUse(status: PeerTunnelStatus | None) -> bool:
+    """Whether anything was exchanged with a peer, or is about to be."""
+    return status is not None and (
+        status.isHandshaking or status.lastHandshake is not None
+    )
 
 
 def _checkNetwork(netcheck: NetcheckService) -> None:

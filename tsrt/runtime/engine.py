@@ -14,13 +14,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tsrt.addresses import formatAddress
+from tsrt.addresses import formatAddress, parseAddress
 from tsrt.control.service import ControlService
 from tsrt.derp.pool import RelayPool
-from tsrt.errors import RelayError
+from tsrt.errors import RelayError, WireError
 from tsrt.netmap.delta import Changes
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.netmap import NetworkMap
+from tsrt.netmap.node import Node as Peer
 from tsrt.netmap.whois import WhoIs
 from tsrt.path.netcheck import Report
 from tsrt.path.status import PathChange
@@ -31,6 +32,7 @@ from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
+from tsrt.runtime.peerpaths import PathReporter
 from tsrt.runtime.pings import Pinger
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import Health, NodeState, StatusPublisher
@@ -59,6 +61,7 @@ class Engine(OrderedMultiService):
     relays: RelayPool
     paths: PathService
     pinger: Pinger
+    pathReporter: PathReporter
     dispatcher: NetmapDispatcher
     datapath: DataPath
     packetFilter: PacketFilter
@@ -125,6 +128,18 @@ class Engine(OrderedMultiService):
         node = self.netmap.peerByKey(key)
         return "a node that is gone" if node is None else node.name or node.hostname
 
+    def findPeer(self, host: str) -> Peer | None:
+        """The peer with a MagicDNS name, in short or in full, or an address."""
+        peers = self.netmap.peers
+        found = peers.withName(host)
+        if found is None:
+            try:
+                packed = [parseAddress(host)]
+            except WireError:
+                packed = self._overlay.resolve(host)[:1]
+            found = peers.withAddress(packed[0]) if packed else None
+        return found
+
     def regionName(self, number: int) -> str:
         """What people call a relay region."""
         region = (self.netmap.derpMap.regions or {}).get(number)
@@ -183,6 +198,7 @@ class Engine(OrderedMultiService):
 
     def pathChanged(self, change: PathChange) -> None:
         """Packets to a peer go another way from now on."""
+        self.pathReporter.changed()
         if change.place is None:
             self._doubtRelays()
         node = self.netmap.peerByKey(change.peer)

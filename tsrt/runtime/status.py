@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 from twisted.logger import Logger
 
 from tsrt.errors import TSRTError
+from tsrt.runtime.peerpaths import NO_PATHS, PeerPath
 
 _log = Logger(namespace="tsrt.status")
 
@@ -42,6 +43,8 @@ class NodeStatus:
     @ivar homeRegion: the code of its home relay region.
     @ivar keyExpiry: when somebody has to log in again.
     @ivar peerCount: how many peers the netmap has.
+    @ivar paths: how packets to the peers go and why, by MagicDNS name: a view
+        that tells what is so when it is read.
     @ivar health: what is wrong, in sentences; empty when all is well.
     @ivar error: the error that ended the node's work, if one did.
     """
@@ -57,6 +60,7 @@ class NodeStatus:
     homeRegion: str = ""
     keyExpiry: datetime | None = None
     peerCount: int = 0
+    paths: Mapping[str, PeerPath] = field(default=NO_PATHS, eq=id)
     health: tuple[str, ...] = ()
     error: TSRTError | None = field(default=None, eq=False)
 

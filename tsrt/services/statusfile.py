@@ -30,6 +30,15 @@ def statusDocument(status: NodeStatus) -> dict[str, object]:
         "homeRegion": status.homeRegion,
         "keyExpiry": status.keyExpiry.isoformat() if status.keyExpiry else None,
         "peerCount": status.peerCount,
+        "paths": {
+            name: {
+                "path": path.path,
+                "why": path.why,
+                "since": path.since.isoformat(),
+                "latencySeconds": path.latency,
+            }
+            for name, path in status.paths.items()
+        },
         "health": list(status.health),
         "error": status.error.describe() if status.error else None,
     }
