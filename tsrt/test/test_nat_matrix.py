@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import tsrt
 from tsrt.testing.nat import NAT_KINDS
-from tsrt.testing.natmatrix import natMatrix, natTable
+from tsrt.testing.natmatrix import NEIGHBOURS, natMatrix, natNeighbours, natTable
 
 PAGE = Path(tsrt.__file__).parent.parent / "docs" / "explanation" / "nat.rst"
 
@@ -54,6 +54,27 @@ class NATMatrixTests(SynchronousTestCase):
                 self.assertLess(seconds, LONGEST, pair)
             else:
                 self.assertIsNone(seconds, pair)
+        if PAGE.exists():
+            advice = "run docs/update_nat.py"
+            self.assertIn(natTable(found), PAGE.read_text(), advice)
+
+    def test_neighbours(self) -> None:
+        """
+        Nodes in one network are always direct; nodes behind the NAT of one
+        provider are if it lets them turn round.
+        """
+        found = natNeighbours()
+        self.assertEqual(len(found), 2 * len(NAT_KINDS))
+        for kind, settings in NAT_KINDS.items():
+            carrier = settings.carrier or settings
+            near, far = (found[kind, relation] for relation in NEIGHBOURS)
+            self.assertIsNotNone(near, kind)
+            self.assertLess(near, LONGEST, kind)
+            if carrier.hairpin or not settings.translates:
+                self.assertIsNotNone(far, kind)
+                self.assertLess(far, LONGEST, kind)
+            else:
+                self.assertIsNone(far, kind)
         if PAGE.exists():
             advice = "run docs/update_nat.py"
             self.assertIn(natTable(found), PAGE.read_text(), advice)
