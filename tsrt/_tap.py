@@ -46,7 +46,8 @@ class Options(UsageOptions):
         "Joins a tailnet and carries its traffic in this process. Without an auth "
         "key a login page is shown. Settings may also come from the environment: "
         "TS_AUTHKEY, TS_CONTROL_URL, TS_HOSTNAME, TS_STATE_DIR, TS_BOOT_TIMEOUT, "
-        "TS_DEBUG_ALWAYS_USE_DERP, HTTPS_PROXY, ALL_PROXY, NO_PROXY."
+        "TS_DEBUG_ALWAYS_USE_DERP, TS_DISABLE_PORTMAPPER, TS_DISABLE_UPNP, "
+        "HTTPS_PROXY, ALL_PROXY, NO_PROXY."
     )
 
     optFlags = [

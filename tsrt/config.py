@@ -17,12 +17,15 @@ from typing import Any
 
 from attrs import Attribute, evolve, field, fields, frozen
 from hyperlink import URL
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from tsrt.addresses import AddrPort
 from tsrt.errors import ConfigError, WireError
 from tsrt.interfaces import IStreamDialer
 from tsrt.keys import Secret
+from tsrt.path.portmapping import Gateway
+from tsrt.underlay.gateway import findGateway
 from tsrt.underlay.interfaces import InterfaceAddress, interfaceAddresses
 from tsrt.underlay.proxy import ProxySettings
 
@@ -154,6 +157,9 @@ class NodeConfig:
     @ivar staticEndpoints: further C{address:port} at which peers reach that
         port, such as one that was forwarded by hand.
     @ivar relayOnly: send everything by relays, look for no direct paths.
+    @ivar portMapping: whether to ask the gateway for a port of its public
+        address, by NAT-PMP, PCP or UPnP.
+    @ivar upnp: whether UPnP may be among those.
     @ivar forceReauth: get a new node key although the saved one is valid.
     @ivar allowHTTP: permit a plain C{http://} control server that is neither
         loopback nor private.
@@ -184,6 +190,8 @@ class NodeConfig:
         default=(), converter=_toTuple, validator=_checkEndpoints
     )
     relayOnly: bool = False
+    portMapping: bool = True
+    upnp: bool = True
     forceReauth: bool = False
     allowHTTP: bool = False
     forceHTTPS: bool = False
@@ -212,7 +220,8 @@ class NodeConfig:
         C{TS_AUTHKEY} (or C{TS_AUTH_KEY}), C{TS_CONTROL_URL}, C{TS_HOSTNAME},
         C{TS_STATE_DIR}, C{TS_BOOT_TIMEOUT}, C{TSNET_FORCE_LOGIN},
         C{TS_FORCE_NOISE_443}, C{TS_DEBUG_ALWAYS_USE_DERP} (or
-        C{TS_DEBUG_NEVER_DIRECT_UDP}), and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
+        C{TS_DEBUG_NEVER_DIRECT_UDP}), C{TS_DISABLE_PORTMAPPER},
+        C{TS_DISABLE_UPNP}, and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
 
         @param settings: beat the variables; C{None} means not set.
         @raise ConfigError: a variable has a value that cannot be.
@@ -340,6 +349,12 @@ def _readVariables(environ: Mapping[str, str]) -> dict[str, object]:
         if environ.get(name):
             isOn = _parseBool(name, environ[name])
             found[setting] = isOn or found.get(setting, False)
+    for name, setting in (
+        ("TS_DISABLE_PORTMAPPER", "portMapping"),
+        ("TS_DISABLE_UPNP", "upnp"),
+    ):
+        if environ.get(name):
+            found[setting] = not _parseBool(name, environ[name])
     return found
 
 
@@ -357,6 +372,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "port": ((int,), "a whole number"),
     "staticEndpoints": ((list,), "a list of texts"),
     "relayOnly": _SWITCH,
+    "portMapping": _SWITCH,
+    "upnp": _SWITCH,
     "forceReauth": _SWITCH,
     "allowHTTP": _SWITCH,
     "forceHTTPS": _SWITCH,
@@ -424,6 +441,7 @@ class Seams:
     @ivar makeDialer: makes the dialer of outgoing streams.
     @ivar interfaces: tells the addresses of the machine that a reactor stands
         for.
+    @ivar gateway: finds its next router on the way to the IPv4 internet.
     """
 
     randbytes: Callable[[int], bytes] = os.urandom
@@ -432,3 +450,4 @@ class Seams:
     interfaces: Callable[[IReactorTime], Sequence[InterfaceAddress]] = lambda reactor: (
         interfaceAddresses()
     )
+    gateway: Callable[[IReactorTime], Deferred[Gateway | None]] = findGateway

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from tsrt.control.plainhttp import LARGEST_ANSWER, PlainHTTP, TooLong
+from tsrt.control.plainhttp import LARGEST_ANSWER, PlainHTTP
 from tsrt.control.reach import (
     gaveUp,
     isTLSFailure,
@@ -31,6 +31,7 @@ from tsrt.errors import (
     ControlTooOld,
     WireError,
 )
+from tsrt.httpbody import TooLong
 from tsrt.interfaces import IStreamDialer
 from tsrt.keys import MachinePublic
 from tsrt.tailcfg.capabilities import CAPABILITY_VERSION

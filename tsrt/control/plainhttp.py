@@ -8,23 +8,10 @@ ever asked.
 from __future__ import annotations
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import (
-    IConsumer,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
-from twisted.internet.protocol import Protocol
-from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import (
-    UNKNOWN_LENGTH,
-    IAgentEndpointFactory,
-    IBodyProducer,
-    IResponse,
-)
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from tsrt._version import __version__
@@ -32,50 +19,11 @@ from tsrt.control.reach import NotedEndpoint, isAddress
 from tsrt.control.steps import TLS, StepLog
 from tsrt.control.tlsoptions import verifiedTLS
 from tsrt.control.urls import ControlURL
+from tsrt.httpbody import BodyCollector, TooLong, WholeBody
 from tsrt.interfaces import IStreamDialer
 
 LARGEST_ANSWER = 64 * 1024
 """Bytes of an answer that are read."""
-
-
-class TooLong(Exception):
-    """The answer exceeds the limit."""
-
-
-class _BodyCollector(Protocol):
-    """Collects the body of a response up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.done: Deferred[bytes] = Deferred(lambda _: self._close())
-
-    def _close(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        self._parts.append(data)
-        if self._size > self._limit:
-            self._parts.clear()
-            self._close()
-            self._finish(TooLong())
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        whole = reason is None or isinstance(
-            reason.value, ResponseDone | PotentialDataLoss
-        )
-        self._finish(None if whole or reason is None else reason.value)
-
-    def _finish(self, error: BaseException | None) -> None:
-        if self.done.called:
-            return
-        if error is None:
-            self.done.callback(b"".join(self._parts))
-        else:
-            self.done.errback(error)
 
 
 @implementer(IAgentEndpointFactory)
@@ -98,29 +46,6 @@ class _EndpointFactory:
             resolves=not isAddress(host),
             tls=isTLS,
         )
-
-
-@implementer(IBodyProducer)
-class _Body:
-    """The body of a request that is whole in memory."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.length = len(content)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """See L{IBodyProducer}."""
-        consumer.write(self._content)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """See L{IBodyProducer}: it is all written already."""
-
-    def resumeProducing(self) -> None:
-        """See L{IBodyProducer}: it is all written already."""
-
-    def stopProducing(self) -> None:
-        """See L{IBodyProducer}: it is all written already."""
 
 
 @frozen
@@ -176,11 +101,11 @@ class PlainHTTP:
             method.encode("ascii"),
             f"{self._url.text}{path}".encode("ascii"),
             Headers({"User-Agent": [f"tsrt/{__version__}"]}),
-            None if body is None else _Body(body),
+            None if body is None else WholeBody(body),
         )
         if self._url.scheme == "https":
             self._steps.succeeded(TLS, self._url.authority)
-        collector = _BodyCollector(LARGEST_ANSWER)
+        collector = BodyCollector(LARGEST_ANSWER)
         response.deliverBody(collector)
         good = 200 <= response.code < 300
         length = response.length
@@ -189,7 +114,7 @@ class PlainHTTP:
             collector.done.addErrback(lambda _: None)
             collector.done.cancel()
             if good and tooLong and method != "HEAD":
-                raise TooLong
+                raise TooLong(LARGEST_ANSWER)
             content = b""
         else:
             content = await collector.done

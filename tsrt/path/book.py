@@ -160,8 +160,10 @@ class PathBook:
                     continue
                 if path.peer.disco != peer.disco:
                     self._forgetDisco(path)
-                path.setPeer(peer, now)
+                isWorthATry = path.setPeer(peer, now)
                 self._disownOthers(path)
+                if isWorthATry and peer.disco and not self._relayOnly:
+                    self._pingAll(path, path.discover(now), now)
                 self._settle(path)
             self._takeOver(path)
             if peer.disco:

@@ -89,15 +89,27 @@ class PeerPath:
 
     # -- candidates ------------------------------------------------------------------
 
-    def setPeer(self, peer: PathPeer, now: float) -> None:
-        """Take what the netmap says now; what it says no more is forgotten."""
+    def setPeer(self, peer: PathPeer, now: float) -> bool:
+        """
+        Take what the netmap says now; what it says no more is forgotten.
+
+        @return: whether there is a new address to be tried at once, the path
+            being in use and without a direct way.
+        """
         isRestarted = self.peer.disco != peer.disco
         self.peer = peer
-        if self._names is not None:
+        former = self._names
+        if former is not None:
             self._reconcile(now)
         if isRestarted and self.best is not None:
             # Whoever answered there has gone.
             self.lose(now, "the peer was started anew")
+        return (
+            former is not None
+            and self.isActive(now)
+            and now >= self.trustedUntil
+            and not set(former).issuperset(self._names or ())
+        )
 
     def prepare(self, now: float) -> None:
         """Make candidates of the netmap's endpoints, before first use."""

@@ -53,6 +53,7 @@ from tsrt.tunnel.timestamps import TimestampSource
 from tsrt.underlay.dial import StreamDialer
 from tsrt.underlay.linkmonitor import linkMonitor
 from tsrt.underlay.netcheck import NetcheckService
+from tsrt.underlay.portmapper import PortMapper
 from tsrt.underlay.socket import UnderlaySocket
 from tsrt.underlay.trust import trustRoot
 
@@ -318,6 +319,15 @@ def _build(
     )
     paths.setOwnKey(nodeKey.public().raw)
     engine.paths = paths
+    engine.portMapper = portMapper = PortMapper(
+        reactor,
+        randbytes=randbytes,
+        gateway=lambda: seams.gateway(reactor),
+        localPort=lambda: socket.localPort(4),
+        onChange=engine.portMapped,
+        isEnabled=config.portMapping and not config.relayOnly,
+        mayUPnP=config.upnp,
+    )
     engine.pathReporter = PathReporter(
         reactor,
         lambda: PeerPaths(
@@ -353,6 +363,7 @@ def _build(
             "tunnel": lambda: tunnel.counters,
             "path": lambda: paths.book.counters,
             "underlay": lambda: socket.counters,
+            "portmap": lambda: portMapper.counters,
         },
         homeRegion=lambda: relays.home or 0,
         healthMessages=lambda: len(publisher.status.health),
@@ -406,6 +417,7 @@ def _build(
         netcheck,
         relays,
         paths,
+        portMapper,
         engine.pathReporter,
         DataPathService(reactor, datapath, overlay, dispatcher),
         control,
@@ -418,6 +430,7 @@ def _build(
                 relays,
                 control,
                 netcheck,
+                portMapper,
                 datapath.doubtSessions,
                 engine.health.set,
             ),

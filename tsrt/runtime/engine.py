@@ -7,14 +7,14 @@ nothing of a former run is left in a later one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tsrt.addresses import formatAddress, parseAddress
+from tsrt.addresses import AddrPort, formatAddress, parseAddress
 from tsrt.control.service import ControlService
 from tsrt.derp.pool import RelayPool
 from tsrt.errors import RelayError, WireError
@@ -24,6 +24,7 @@ from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.node import Node as Peer
 from tsrt.netmap.whois import WhoIs
 from tsrt.path.netcheck import Report
+from tsrt.path.portmapping import Service as MappingService
 from tsrt.path.status import PathChange
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
@@ -37,6 +38,7 @@ from tsrt.runtime.pings import Pinger
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import Health, NodeState, StatusPublisher
 from tsrt.tailcfg import UNSET, DERPMap, NetInfo
+from tsrt.underlay.portmapper import PortMapper
 
 _log = Logger(namespace="tsrt.runtime")
 
@@ -47,6 +49,9 @@ _WARN_DAYS = (14, 3, 1)
 
 # Least seconds between two looks whether the relays are still there.
 _DOUBT_INTERVAL = 10.0
+
+# The attribute by which a tailnet forbids its nodes UPnP.
+_NO_UPNP = "debug-disable-upnp"
 
 
 class Engine(OrderedMultiService):
@@ -62,6 +67,7 @@ class Engine(OrderedMultiService):
     paths: PathService
     pinger: Pinger
     pathReporter: PathReporter
+    portMapper: PortMapper
     dispatcher: NetmapDispatcher
     datapath: DataPath
     packetFilter: PacketFilter
@@ -89,6 +95,7 @@ class Engine(OrderedMultiService):
         self._hasRegions = True
         self._doubted = -inf
         self._external: bytes | None = None
+        self._report: Report | None = None
         self.health = Health(lambda texts: publisher.update(health=texts))
 
     # -- what is asked of it -------------------------------------------------------
@@ -167,6 +174,7 @@ class Engine(OrderedMultiService):
         if own is None:
             return
         self.health.replace("server-", list(netmap.health))
+        self.portMapper.setPolicy(_NO_UPNP not in own.capMap)
         self._warnOfExpiry(netmap)
         if changes.peersChanged:
             self.relays.setPeers({peer.key.raw for peer in netmap.peers})
@@ -250,8 +258,23 @@ class Engine(OrderedMultiService):
         if home:
             self.relays.setHome(home)
             self._publisher.update(homeRegion=self.regionName(home))
-        self.control.setNetInfo(netInfoOf(report))
+        if report.globalIPv4 is not None:
+            self.portMapper.seenFrom(report.globalIPv4.address)
+        self._report = report
+        self._tellNetInfo()
         self._look()
+
+    def portMapped(self, address: AddrPort | None) -> None:
+        """The gateway gave us a port, or takes it back."""
+        self.paths.setMapped(address)
+        self._tellNetInfo()
+
+    def _tellNetInfo(self) -> None:
+        report = self._report
+        if report is not None:
+            mapper = self.portMapper
+            info = netInfoOf(report, mapper.services, mapper.mapping is not None)
+            self.control.setNetInfo(info)
 
     def relayConnected(self, region: int) -> None:
         """A relay let us in."""
@@ -300,9 +323,20 @@ class Engine(OrderedMultiService):
             await self._logout()
 
 
-def netInfoOf(report: Report) -> NetInfo:
-    """What control is told of a measurement."""
+def netInfoOf(
+    report: Report, services: Collection[MappingService] = (), isMapped: bool = False
+) -> NetInfo:
+    """
+    What control is told of a measurement.
+
+    @param services: how the gateway maps ports.
+    @param isMapped: whether it has mapped one for us.
+    """
     return NetInfo(
+        havePortMap=isMapped or UNSET,
+        upnp=MappingService.UPNP in services,
+        pmp=MappingService.PMP in services,
+        pcp=MappingService.PCP in services,
         preferredDERP=report.preferredRegion or UNSET,
         workingUDP=report.udp,
         workingIPv6=report.ipv6,

@@ -11,6 +11,7 @@ from tsrt.derp.pool import RelayPool
 from tsrt.runtime.paths import PathService
 from tsrt.underlay.linkmonitor import LinkChange
 from tsrt.underlay.netcheck import NetcheckService
+from tsrt.underlay.portmapper import PortMapper
 from tsrt.underlay.socket import UnderlaySocket
 
 _log = Logger(namespace="tsrt.runtime")
@@ -32,6 +33,7 @@ class LinkChangeHandler:
         relays: RelayPool,
         control: ControlService,
         netcheck: NetcheckService,
+        portMapper: PortMapper,
         doubtSessions: Callable[[], object],
         setHealth: Callable[[str, str | None], object],
     ) -> None:
@@ -44,6 +46,7 @@ class LinkChangeHandler:
         self._relays = relays
         self._control = control
         self._netcheck = netcheck
+        self._portMapper = portMapper
         self._doubtSessions = doubtSessions
         self._setHealth = setHealth
 
@@ -60,6 +63,7 @@ class LinkChangeHandler:
         if not change.isMajor:
             self._paths.refreshEndpoints()
             self._netcheck.networkChanged()
+            self._portMapper.networkChanged()
             return
         if change.hasSlept:
             self._doubtSessions()
@@ -71,3 +75,4 @@ class LinkChangeHandler:
         """There are new sockets: find out what is to be had with them."""
         self._paths.networkChanged()
         self._netcheck.networkChanged()
+        self._portMapper.networkChanged()

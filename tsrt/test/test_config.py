@@ -113,6 +113,15 @@ class NodeConfigTests(SynchronousTestCase):
             NodeConfig.fromEnvironment({"TS_DEBUG_ALWAYS_USE_DERP": "0"}).relayOnly
         )
 
+    def test_portMapping(self) -> None:
+        """The variables that forbid port mapping, and UPnP alone."""
+        config = NodeConfig.fromEnvironment({"TS_DISABLE_PORTMAPPER": "1"})
+        self.assertEqual((config.portMapping, config.upnp), (False, True))
+        config = NodeConfig.fromEnvironment({"TS_DISABLE_UPNP": "true"})
+        self.assertEqual((config.portMapping, config.upnp), (True, False))
+        config = NodeConfig.fromEnvironment({"TS_DISABLE_UPNP": "0"})
+        self.assertTrue(config.upnp)
+
     def test_staticEndpoints(self) -> None:
         """Endpoints are addresses with ports."""
         good = ["203.0.113.7:1", "[2001:db8::1]:2"]

@@ -22,6 +22,9 @@ EASY = {"firewall", "port-restricted", "easy", "masquerade", "cgnat"}
 # Another external port towards each destination.
 HARD = {"address-symmetric", "symmetric", "symmetric-random", "hard-cgnat"}
 
+# Hard as well, but a port of them is led to the node when it asks for one.
+MAPPED = {"symmetric-pmp", "symmetric-upnp"}
+
 BLOCKED = {"udp-blocked"}
 
 LONGEST = 3.0
@@ -32,7 +35,7 @@ def mayBeDirect(one: str, other: str) -> bool:
     """Whether hole punching, as the reference client does it, can connect."""
     if BLOCKED & {one, other}:
         return False
-    if OPEN & {one, other}:
+    if (OPEN | MAPPED) & {one, other}:
         return True
     return one in EASY and other in EASY
 
@@ -45,7 +48,7 @@ class NATMatrixTests(SynchronousTestCase):
         Each pair that can be direct is, in time; the others keep the relay; and
         the table of the documentation says the same.
         """
-        self.assertEqual(OPEN | EASY | HARD | BLOCKED, set(NAT_KINDS))
+        self.assertEqual(OPEN | EASY | HARD | MAPPED | BLOCKED, set(NAT_KINDS))
         found = natMatrix()
         self.assertGreaterEqual(len(found), 64)
         for pair, seconds in found.items():

@@ -354,6 +354,29 @@ class RuleTests(PathTestCase):
             message, disco.CallMeMaybe((at("198.51.100.1:1"), at("10.0.0.1:1")))
         )
 
+    def test_newEndpointIsTried(self) -> None:
+        """An address that control tells is tried at once, if it is needed."""
+        self.a.told(hasReflexive=False)
+        self.a.knows(self.b.peer("203.0.113.99:9"))
+        self.a.route(self.b)
+        self.world.run(1)
+        self.assertFalse(self.a.isDirect(self.b))
+        self.a.knows(self.b.peer("203.0.113.99:9", self.b.address.text()))
+        self.a.flush()
+        self.world.run(0.05)
+        self.assertTrue(self.a.isDirect(self.b))
+
+    def test_newEndpointIsNotNeeded(self) -> None:
+        """Nobody is pinged because of it while there is a path, or no use."""
+        self.connect()
+        self.a.places()
+        self.a.knows(self.b.peer(self.b.address.text(), "203.0.113.99:9"))
+        self.world.run(60)
+        self.a.places()
+        self.a.knows(self.b.peer(self.b.address.text(), "203.0.113.98:9"))
+        self.a.flush()
+        self.assertEqual(self.a.places(), [])
+
     def test_staleEndpoints(self) -> None:
         """Endpoints of half a minute ago are found out anew before a call."""
         self.world.run(28)

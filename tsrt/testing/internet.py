@@ -36,6 +36,7 @@ from twisted.internet.task import Clock
 
 from tsrt.testing.datagrams import MemoryUDPPort
 from tsrt.testing.forwarding import Forwarding
+from tsrt.testing.gateways import startGateways
 from tsrt.testing.hosts import HostReactor
 from tsrt.testing.links import LAN, LOOPBACK, Link
 from tsrt.testing.names import MemoryResolver
@@ -263,6 +264,8 @@ class MemoryInternet:
             access=access,
         )
         self._networks[name] = inside
+        if nat is not None and nat.serves and inside.external is not None:
+            inside.gateways = startGateways(inside, nat.serves)
         self.isRouted = True
         return inside
 

@@ -91,6 +91,10 @@ class NATKind:
     carrier: NATKind | None = None
     """The NAT of the provider, behind which this one is."""
 
+    serves: tuple[str, ...] = ()
+    """By which of C{"NAT-PMP"}, C{"PCP"} and C{"UPnP"} it maps ports on request;
+    the network then has them as C{gateways}."""
+
     def __attrs_post_init__(self) -> None:
         """
         Refuse what no router can be.
@@ -107,6 +111,12 @@ class NATKind:
             raise ValueError(
                 f"NAT kind {self.name!r}: what is behind a carrier's NAT has to "
                 "translate, because the carrier knows none of its addresses"
+            )
+        unknown = set(self.serves) - {"NAT-PMP", "PCP", "UPnP"}
+        if unknown or (self.serves and not self.translates):
+            raise ValueError(
+                f"NAT kind {self.name!r}: ports are mapped by NAT-PMP, PCP or UPnP, "
+                "and by routers that translate"
             )
 
 
@@ -161,6 +171,24 @@ SYMMETRIC_RANDOM = NATKind(
 )
 """Another external port for each other side, which nobody can guess."""
 
+SYMMETRIC_PMP = NATKind(
+    name="symmetric-pmp",
+    mapping=Mapping.ADDRESS_PORT_DEPENDENT,
+    preservesPort=False,
+    randomPorts=True,
+    serves=("NAT-PMP",),
+)
+"""The worst sort, but one that maps a port when it is asked by NAT-PMP."""
+
+SYMMETRIC_UPNP = NATKind(
+    name="symmetric-upnp",
+    mapping=Mapping.ADDRESS_PORT_DEPENDENT,
+    preservesPort=False,
+    randomPorts=True,
+    serves=("UPnP",),
+)
+"""The same by UPnP."""
+
 CARRIER = NATKind(
     name="carrier",
     filtering=Filtering.ENDPOINT_INDEPENDENT,
@@ -193,6 +221,8 @@ NAT_KINDS: dict[str, NATKind] = {
         ADDRESS_SYMMETRIC,
         SYMMETRIC,
         SYMMETRIC_RANDOM,
+        SYMMETRIC_PMP,
+        SYMMETRIC_UPNP,
         CGNAT,
         HARD_CGNAT,
         UDP_BLOCKED,

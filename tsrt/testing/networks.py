@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tsrt.testing.links import Link
@@ -19,6 +19,7 @@ from tsrt.testing.natkinds import Refusal
 from tsrt.testing.statefulfirewall import StatefulFirewall
 
 if TYPE_CHECKING:
+    from tsrt.testing.gateways import Gateway
     from tsrt.testing.hosts import HostReactor
     from tsrt.testing.internet import MemoryInternet
 
@@ -41,6 +42,7 @@ class Network:
     @ivar link: what crossing this network is like, from host to host and from
         host to router.
     @ivar router: leads to L{uplink}; the public internet has none.
+    @ivar gateways: what maps ports there on request.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Network:
         self.hosts: dict[str, HostReactor] = {}
         self.doors: dict[str, Router] = {}
         self.router: Router | None = None
+        self.gateways: Sequence[Gateway] = ()
         self.prefixes = [ipaddress.ip_network(prefix) for prefix in prefixes]
         self._used = _FIRST_HOST - 1
         self._gatewayHost: HostReactor | None = None

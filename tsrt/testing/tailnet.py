@@ -26,13 +26,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 
+from tsrt.addresses import parseAddress
 from tsrt.config import NodeConfig, Seams
 from tsrt.interfaces import ILoginPrompt, IStateStore
 from tsrt.node import Node
+from tsrt.path.portmapping import Gateway
 from tsrt.runtime.status import NodeStatus
 from tsrt.state import MemoryStateStore
 from tsrt.tailcfg import DERPMap, DERPNode, DERPRegion
@@ -296,6 +298,7 @@ class TestTailnet:
                 randbytes=self.internet.randbytes,
                 wallclock=self.clock.seconds,
                 interfaces=lambda reactor: addressesFromText(host.addresses),
+                gateway=lambda reactor: succeed(_gatewayOf(host)),
             ),
             name=name,
         )
@@ -344,3 +347,11 @@ class TestTailnet:
         left = self.clock.getDelayedCalls()
         if left:
             raise AssertionError(f"still scheduled: {left}")
+
+
+def _gatewayOf(host: HostReactor) -> Gateway | None:
+    """The router of the network where a host is, as the host knows it."""
+    own = [address for address in host.addresses if ":" not in address]
+    if host.gateway is None or not own:
+        return None
+    return Gateway(parseAddress(host.gateway), parseAddress(own[0]))

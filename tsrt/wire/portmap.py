@@ -26,6 +26,8 @@ PMP_VERSION = 0
 PCP_VERSION = 2
 
 RESULT_SUCCESS = 0
+RESULT_UNSUPPORTED_VERSION = 1
+"""In both protocols: the gateway speaks the other one, or neither."""
 RESULT_NOT_AUTHORISED = 2
 """In both protocols: the gateway could but must not."""
 

@@ -176,6 +176,8 @@ class ScenarioTestCase(TestCase):
     def makeNode(self, name: str, **settings: Any) -> Node:
         """Make one of our nodes; it stops at the end of the test."""
         settings.setdefault("authKey", self.authKey)
+        # The gateway of this machine is none of the tests' business.
+        settings.setdefault("portMapping", False)
         config = NodeConfig(hostname=name, controlURL=self.controlURL, **settings)
         node = Node(
             self.reactor,
