@@ -18,6 +18,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ProcessDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.testing import StringTransport
 from twisted.python.components import registerAdapter
 from twisted.python.failure import Failure
 from twisted.python.filepath import FilePath
@@ -48,6 +49,8 @@ class Commands:
 
     def execCommand(self, proto: Any, line: bytes) -> None:
         """Begin, once the client knows that it has."""
+        # Until Twisted 26.10 a session ends only if its program has a transport.
+        proto.makeConnection(StringTransport())
         self.clock.callLater(0, self.run, proto, line)
 
     def run(self, proto: Any, line: bytes) -> None:

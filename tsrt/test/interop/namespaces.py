@@ -149,6 +149,45 @@ class RoutedNamespace(Namespace):
         subprocess.run(["ip", "netns", "del", self._router], capture_output=True)
 
 
+class MappingNamespace(RoutedNamespace):
+    """
+    One namespace behind a router that lets in what it has led to somebody.
+
+    The chains are those that miniupnpd writes its rules into.
+    """
+
+    def make(self) -> None:
+        """Make both; what exists after a failure is removed by L{remove}."""
+        super().make()
+        hook = "{ type nat hook prerouting priority -100; }"
+        for rule in (
+            "flush chain ip guard through",
+            "add rule ip guard through ct status dnat accept",
+            "add rule ip guard through iifname wan ct state new drop",
+            "add table inet filter",
+            "add chain inet filter miniupnpd",
+            "add chain inet filter prerouting_miniupnpd",
+            "add chain inet filter postrouting_miniupnpd",
+            f"add chain inet filter prerouting {hook}",
+            "add rule inet filter prerouting jump prerouting_miniupnpd",
+        ):
+            _ip("netns", "exec", self._router, "nft", *rule.split(" "))
+
+    def onRouter(self, *arguments: str) -> list[str]:
+        """The command that runs C{arguments} on the router."""
+        return ["/usr/bin/env", "ip", "netns", "exec", self._router, *arguments]
+
+    def rules(self) -> str:
+        """The rules of the router at present."""
+        listing = subprocess.run(
+            self.onRouter("nft", "list", "ruleset"),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return listing.stdout
+
+
 class IPv6Pair:
     """
     Two namespaces with a link between them, on which there is no IPv4 at all.

@@ -51,6 +51,15 @@ def whySkip() -> str | None:
         reason = "network namespaces need root"
     elif subprocess.run(["ip", "netns", "list"], capture_output=True).returncode:
         reason = "the ip command cannot make network namespaces here"
+    return required(reason)
+
+
+def required(reason: str | None) -> str | None:
+    """
+    A reason to skip a test, unless it must run (C{TSRT_INTEROP_REQUIRED}).
+
+    @raise RuntimeError: it must, and there is a reason.
+    """
     if reason is not None and os.environ.get("TSRT_INTEROP_REQUIRED"):
         raise RuntimeError(reason)
     return reason
