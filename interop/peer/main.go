@@ -348,6 +348,7 @@ func ping(ctx context.Context, c command) (answer, error) {
 	return answer{
 		"latency":  r.LatencySeconds,
 		"endpoint": r.Endpoint,
+		"relay":    r.PeerRelay,
 		"derp":     r.DERPRegionCode,
 		"node":     r.NodeName,
 	}, nil

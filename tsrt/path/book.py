@@ -8,10 +8,9 @@ returns and calls L{PathBook.tick} when L{PathBook.deadline} has come.
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import NamedTuple
+from typing import Protocol
 
 from tsrt.addresses import DERP_MAGIC, AddrPort
 from tsrt.crypto.box import Box, openFrom, sealTo
@@ -24,15 +23,13 @@ from tsrt.path.candidates import (
     callMayName,
     pingMayName,
 )
+from tsrt.path.contacts import Contact
+from tsrt.path.flights import Flight, Flights
 from tsrt.path.peerpath import PeerPath
 from tsrt.path.peers import PathPeer
 from tsrt.path.places import Direct, Place, Relayed, Via
 from tsrt.path.status import PathChange, PathCounters, PathStatus, PongReceived
-from tsrt.path.tokenbucket import TokenBucket
 from tsrt.wire import disco
-
-PING_TIMEOUT = 5.0
-"""Seconds after which a ping counts as lost."""
 
 ENDPOINTS_FRESH = 27.0
 """Seconds for which our endpoints are good enough to be told to a peer."""
@@ -40,45 +37,22 @@ ENDPOINTS_FRESH = 27.0
 PING_BACK_INTERVAL = 1.0
 """Least seconds between two pings to an address because of pings from there."""
 
-TRANSACTIONS = 256
-"""Pings of a peer that are remembered, so that none is answered twice."""
 
-FLIGHTS = 10_000
-"""Pings of ours that may be under way."""
+class RelayFinder(Protocol):
+    """Looks for places at peer relays where a peer can be met."""
 
-_ANSWERS_PER_SECOND, _ANSWERS_AT_ONCE = 50.0, 200.0
-_CALLS_PER_SECOND, _CALLS_AT_ONCE = 0.5, 10.0
-_NEWS_PER_SECOND, _NEWS_AT_ONCE = 1.0, 20.0
+    def wanted(self, peer: PathPeer, isTrusted: bool, now: float) -> None:
+        """
+        Packets to a peer go by no direct path.
 
-_NOWHERE = AddrPort(bytes(4), 0)
+        @param isTrusted: whether a peer relay carries them.
+        """
 
+    def received(self, peer: PathPeer, message: disco.Message, now: float) -> None:
+        """A peer sent something about peer relays, by a relay (DERP)."""
 
-class _Flight(NamedTuple):
-    """A ping under way."""
-
-    path: PeerPath
-    place: Place
-    candidate: Candidate | None
-    sent: float
-    token: int
-
-
-class _Contact:
-    """What is kept of a peer that has spoken disco with us, beside its path."""
-
-    __slots__ = ("answers", "box", "calls", "disco", "news", "seen")
-
-    def __init__(self, raw: bytes, box: Box, now: float) -> None:
-        self.disco = raw
-        self.box = box
-        self.answers = TokenBucket(_ANSWERS_PER_SECOND, _ANSWERS_AT_ONCE, now)
-        self.calls = TokenBucket(_CALLS_PER_SECOND, _CALLS_AT_ONCE, now)
-        self.news = TokenBucket(_NEWS_PER_SECOND, _NEWS_AT_ONCE, now)
-        self.seen: OrderedDict[bytes, None] = OrderedDict()
-
-
-Handler = Callable[[bytes, Place, disco.Message, float], object]
-"""Takes a message about peer relays: sender's disco key, place, message, time."""
+    def confirmed(self, peer: PathPeer, via: Via, now: float) -> None:
+        """A peer answered by way of a peer relay."""
 
 
 class PathBook:
@@ -89,7 +63,7 @@ class PathBook:
     @ivar needsEndpoints: whether a peer is to be called that must be told where
         we are, and that is not known well enough: the owner finds out and calls
         L{setEndpoints}.
-    @ivar onRelayMessage: takes messages about peer relays, if anybody does.
+    @ivar relays: looks for peer relays, if anybody does.
     """
 
     def __init__(
@@ -109,7 +83,7 @@ class PathBook:
         """
         self.counters = PathCounters()
         self.needsEndpoints = False
-        self.onRelayMessage: Handler | None = None
+        self.relays: RelayFinder | None = None
         self._key = key
         self._public = key.public().raw
         self._randbytes = randbytes
@@ -118,9 +92,9 @@ class PathBook:
         self._own = b""
         self._paths: dict[bytes, PeerPath] = {}
         self._byDisco: dict[bytes, list[PeerPath]] = {}
-        self._contacts: dict[bytes, _Contact] = {}
+        self._contacts: dict[bytes, Contact] = {}
         self._owners: dict[Direct, PeerPath] = {}
-        self._flights: OrderedDict[bytes, _Flight] = OrderedDict()
+        self._flights = Flights()
         self._tokens = 0
         self._endpoints: tuple[AddrPort, ...] = ()
         self._endpointsAt = -inf
@@ -190,8 +164,7 @@ class PathBook:
             self._disownOthers(path)
             path.scheduledAt = inf
             path.best = None
-            for txid in [t for t, f in self._flights.items() if f.path is path]:
-                del self._flights[txid]
+            self._flights.forgetPath(path)
 
     def _forgetDisco(self, path: PeerPath) -> None:
         raw = path.peer.disco
@@ -234,8 +207,8 @@ class PathBook:
         self._endpointsAt = -inf
         for path in self._paths.values():
             if path.networkChanged(now) and not self._relayOnly:
-                self._pingAll(path, path.discover(now), now)
-                self._call(path, now)
+                self._search(path, path.discover(now), now)
+            self._disownOthers(path)
             self._settle(path)
 
     # -- the hot path --------------------------------------------------------------
@@ -268,9 +241,7 @@ class PathBook:
             return None, True
         self._used(path, now)
         if path.needsDiscovery(now):
-            found = path.discover(now)
-            self._pingAll(path, found, now)
-            self._call(path, now)
+            self._search(path, path.discover(now), now)
         best = path.best
         return (None if best is None else best.place), True
 
@@ -280,7 +251,7 @@ class PathBook:
 
     # -- sending -------------------------------------------------------------------
 
-    def _contact(self, raw: bytes, now: float) -> _Contact | None:
+    def _contact(self, raw: bytes, now: float) -> Contact | None:
         """What is kept of the owner of a disco key; made at first use."""
         contact = self._contacts.get(raw)
         if contact is None:
@@ -288,7 +259,7 @@ class PathBook:
                 box = Box(self._key.raw, raw)
             except DecryptError:
                 return None
-            contact = self._contacts[raw] = _Contact(raw, box, now)
+            contact = self._contacts[raw] = Contact(raw, box, now)
         return contact
 
     def _send(
@@ -300,6 +271,19 @@ class PathBook:
         sealed = sealTo(contact.box, message.encode(), self._randbytes)
         self._out.append((place, disco.encodeEnvelope(self._public, sealed)))
         return True
+
+    def _search(
+        self, path: PeerPath, candidates: Iterable[Candidate], now: float
+    ) -> None:
+        """Look for a way to a peer by every means."""
+        self._pingAll(path, candidates, now)
+        self._call(path, now)
+        self._wantRelay(path, now)
+
+    def _wantRelay(self, path: PeerPath, now: float) -> None:
+        if self.relays is not None and path.peer.canRelay and not path.isDirect(now):
+            isTrusted = path.best is not None and now < path.trustedUntil
+            self.relays.wanted(path.peer, isTrusted, now)
 
     def _pingAll(
         self, path: PeerPath, candidates: Iterable[Candidate], now: float
@@ -325,14 +309,12 @@ class PathBook:
         if candidate is not None:
             candidate.lastPing = now
         self.counters.pingsSent += 1
-        if len(self._flights) >= FLIGHTS:
-            self._flights.popitem(last=False)
-        self._flights[txid] = _Flight(path, place, candidate, now, token)
+        self._flights.add(txid, Flight(path, place, candidate, now, token))
 
     def _call(self, path: PeerPath, now: float) -> None:
         """Ask a peer to ping us, if we know where it can."""
         peer = path.peer
-        if path.best is not None and now < path.trustedUntil:
+        if path.isDirect(now):
             return
         if now - self._endpointsAt > ENDPOINTS_FRESH:
             self._toCall[peer.key] = path
@@ -348,13 +330,57 @@ class PathBook:
         ):
             self.counters.callsSent += 1
 
-    def sendMessage(
-        self, peer: bytes, place: Place, message: disco.Message, now: float
-    ) -> None:
-        """Send a message about peer relays to a peer."""
-        path = self._paths.get(peer)
-        if path is not None and path.peer.disco:
-            self._send(path, place, message, now)
+    # -- peer relays ---------------------------------------------------------------
+
+    def peer(self, key: bytes) -> PathPeer | None:
+        """What the netmap says of a peer, by its raw node key."""
+        path = self._paths.get(key)
+        return None if path is None else path.peer
+
+    def names(self, packed: bytes) -> bool:
+        """Whether control names an address as one of some peer."""
+        return any(
+            place.address == packed
+            for path in self._paths.values()
+            for place in path.peer.endpoints
+        )
+
+    def tell(self, key: bytes, message: disco.Message, now: float) -> bool:
+        """
+        Send a peer a message by its home relay (DERP).
+
+        @return: whether it is a peer that knows disco.
+        """
+        path = self._paths.get(key)
+        if path is None or not path.peer.disco:
+            return False
+        return self._send(path, Relayed(path.peer.home, key), message, now)
+
+    def offerVia(self, key: bytes, via: Via, now: float) -> None:
+        """A peer may perhaps be met at a peer relay: ask it there."""
+        path = self._paths.get(key)
+        if path is not None and not self._relayOnly:
+            candidate = path.learn(via, Source.RELAY, now)
+            candidate.heardPong = max(candidate.heardPong, now)
+            self._ping(path, via, candidate, now)
+
+    def withdrawVia(self, key: bytes, via: Via, now: float) -> None:
+        """A peer is not met any more where L{offerVia} said."""
+        path = self._paths.get(key)
+        if path is not None:
+            path.withdrawVia(via, now)
+            self._disownOthers(path)
+            self._settle(path)
+
+    def isTrusted(self, key: bytes, via: Via, now: float) -> bool:
+        """Whether a peer relay carries what goes to a peer, at this moment."""
+        path = self._paths.get(key)
+        return (
+            path is not None
+            and path.best is not None
+            and path.best.place == via
+            and now < path.trustedUntil
+        )
 
     # -- receiving -----------------------------------------------------------------
 
@@ -397,10 +423,8 @@ class PathBook:
             self._ponged(sender, place, message, now)
         elif isinstance(message, disco.CallMeMaybe):
             self._called(contact, place, message, now)
-        elif self.onRelayMessage is not None:
-            self.onRelayMessage(sender, place, message, now)
         else:
-            counters.droppedUnhandled += 1
+            self._aboutRelay(contact, place, message, now)
 
     def _sender(
         self, paths: list[PeerPath], place: Place, nodeKey: bytes
@@ -417,7 +441,7 @@ class PathBook:
 
     def _pinged(
         self,
-        contact: _Contact,
+        contact: Contact,
         paths: list[PeerPath],
         place: Place,
         ping: disco.Ping,
@@ -428,16 +452,13 @@ class PathBook:
         if path is None:
             counters.droppedUnbound += 1
             return
-        seen = contact.seen
-        if ping.txid in seen:
+        if contact.hasSeen(ping.txid):
             counters.droppedReplay += 1
             return
         if not contact.answers.take(now):
             counters.droppedFlood += 1
             return
-        seen[ping.txid] = None
-        if len(seen) > TRANSACTIONS:
-            seen.popitem(last=False)
+        contact.remember(ping.txid)
         counters.pingsReceived += 1
         if isinstance(place, Relayed):
             # People want to know that a peer is there; a path it is not.
@@ -449,13 +470,14 @@ class PathBook:
             counters.pongsSent += 1
 
     def _learnFromPing(
-        self, contact: _Contact, path: PeerPath, place: Direct, now: float
+        self, contact: Contact, path: PeerPath, place: Direct, now: float
     ) -> None:
         """A peer is, or seems to be, where its ping came from."""
         path.prepare(now)
         candidate = path.candidates.get(place)
         if candidate is None:
             owner = self._owners.get(place)
+            # Where a peer is met at peer relays is agreed upon before.
             if isinstance(place, Via) or not pingMayName(place):
                 self.counters.droppedCandidate += 1
                 return
@@ -463,7 +485,8 @@ class PathBook:
                 self.counters.droppedCandidate += 1
                 return
         isNew = candidate is None
-        candidate = path.learn(place, Source.PING, now)
+        if candidate is None or not isinstance(place, Via):
+            candidate = path.learn(place, Source.PING, now)
         isTrusted = path.best is not None and now < path.trustedUntil
         quiet = min(candidate.heardPing, candidate.lastPing)
         if isNew or (not isTrusted and now - quiet >= PING_BACK_INTERVAL):
@@ -476,8 +499,8 @@ class PathBook:
         self, sender: bytes, place: Place, pong: disco.Pong, now: float
     ) -> None:
         counters = self.counters
-        flight = self._flights.pop(pong.txid, None)
-        if flight is None or flight.path.peer.disco != sender:
+        flight = self._flights.landed(pong.txid, sender)
+        if flight is None:
             counters.droppedUnasked += 1
             return
         if place != flight.place:
@@ -495,10 +518,12 @@ class PathBook:
             return
         self._owners[place] = path
         path.answered(candidate, latency, now)
+        if isinstance(place, Via) and self.relays is not None:
+            self.relays.confirmed(path.peer, place, now)
         self._settle(path)
 
     def _called(
-        self, contact: _Contact, place: Place, call: disco.CallMeMaybe, now: float
+        self, contact: Contact, place: Place, call: disco.CallMeMaybe, now: float
     ) -> None:
         counters = self.counters
         if not isinstance(place, Relayed):
@@ -523,6 +548,27 @@ class PathBook:
         found = path.called(places, now)
         self._settle(path)
         self._pingAll(path, found, now)
+        self._wantRelay(path, now)
+
+    def _aboutRelay(
+        self, contact: Contact, place: Place, message: disco.Message, now: float
+    ) -> None:
+        """Whatever is about peer relays travels by others (DERP)."""
+        counters = self.counters
+        if self.relays is None or self._relayOnly:
+            counters.droppedUnhandled += 1
+            return
+        if not isinstance(place, Relayed):
+            counters.droppedCall += 1
+            return
+        path = self._paths.get(place.peer)
+        if path is None or path.peer.disco != contact.disco:
+            counters.droppedUnbound += 1
+            return
+        if isinstance(message, disco.CallMeMaybeVia) and not contact.calls.take(now):
+            counters.droppedFlood += 1
+            return
+        self.relays.received(path.peer, message, now)
 
     def heard(self, place: Place, peer: bytes, now: float) -> None:
         """
@@ -544,12 +590,23 @@ class PathBook:
         path = self._owners.get(place)
         return None if path is None else path.peer.key
 
-    def sendFailed(self, place: Direct, now: float) -> None:
+    def sendFailed(self, place: AddrPort, now: float) -> None:
         """The system says that an address cannot be reached from here."""
+        self._lost(place, now)
+        for other in list(self._owners):
+            if isinstance(other, Via) and other.address == place:
+                self._lost(other, now)
+
+    def _lost(self, place: Direct, now: float) -> None:
         path = self._owners.get(place)
-        if path is not None and path.best is not None and path.best.place == place:
+        if path is None:
+            return
+        if path.best is not None and path.best.place == place:
             path.lose(now, f"{place.text()} cannot be reached from here")
             self._settle(path)
+        if isinstance(place, Via):
+            path.withdrawVia(place, now)
+            del self._owners[place]
 
     # -- what goes out ---------------------------------------------------------------
 
@@ -589,19 +646,12 @@ class PathBook:
         heap = self._heap
         while heap and heap[0][0] != heap[0][2].scheduledAt:
             heapq.heappop(heap)
-        at = heap[0][0] if heap else inf
-        if self._flights:
-            at = min(at, next(iter(self._flights.values())).sent + PING_TIMEOUT)
+        at = min(heap[0][0] if heap else inf, self._flights.deadline())
         return None if at == inf else at
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        flights = self._flights
-        while flights:
-            txid, flight = next(iter(flights.items()))
-            if now < flight.sent + PING_TIMEOUT:
-                break
-            del flights[txid]
+        for flight in self._flights.lost(now):
             if flight.candidate is not None:
                 flight.path.unanswered(flight.candidate, now)
                 self._settle(flight.path)
@@ -615,6 +665,8 @@ class PathBook:
             self._pingAll(path, found, now)
             if isCalled:
                 self._call(path, now)
+            if path.isActive(now):
+                self._wantRelay(path, now)
             self._settle(path)
             self._schedule(path)
 
@@ -643,22 +695,22 @@ class PathBook:
         token = self._tokens
         path.prepare(now)
         best = path.best
-        if best is not None and now < path.trustedUntil:
+        if best is not None and path.isDirect(now):
             self._ping(path, best.place, best, now, token, size)
             return token
         if not self._relayOnly:
             for candidate in list(path.candidates.values()):
                 self._ping(path, candidate.place, candidate, now, token, size)
-            self._call(path, now)
+            self._search(path, (), now)
+            if best is not None and now < path.trustedUntil:
+                return token
         home = Relayed(path.peer.home, peer)
         self._ping(path, home, None, now, token, size)
         return token
 
     def forgetPing(self, token: int) -> None:
         """Nobody waits for the answers to a ping any more."""
-        for txid, flight in list(self._flights.items()):
-            if flight.token == token:
-                self._flights[txid] = flight._replace(token=0)
+        self._flights.forgetToken(token)
 
     def status(self, peer: bytes, now: float) -> PathStatus | None:
         """How the way to a peer stands; C{None} for strangers."""

@@ -45,9 +45,10 @@ class Candidate:
     @ivar latency: seconds of the last answered ping; C{None} before.
     @ivar lastPing: when it was pinged last.
     @ivar heardPing: when the peer last pinged us from there.
+    @ivar heardPong: when it last answered from there, or else might have first.
     """
 
-    __slots__ = ("heardPing", "lastPing", "latency", "place", "source")
+    __slots__ = ("heardPing", "heardPong", "lastPing", "latency", "place", "source")
 
     def __init__(self, place: Direct, source: Source) -> None:
         self.place = place
@@ -55,6 +56,7 @@ class Candidate:
         self.latency: float | None = None
         self.lastPing = -inf
         self.heardPing = -inf
+        self.heardPong = -inf
 
 
 def netmapMayName(address: AddrPort) -> bool:

@@ -15,7 +15,7 @@ from tsrt.addresses import AddrPort
 from tsrt.path.candidates import CANDIDATE_LIMIT, Candidate, Source, netmapMayName
 from tsrt.path.compare import isBetter
 from tsrt.path.peers import PathPeer
-from tsrt.path.places import Direct
+from tsrt.path.places import Direct, Via, describe
 from tsrt.path.status import CandidateStatus, PathStatus
 
 TRUST = 6.5
@@ -38,6 +38,9 @@ GOOD_ENOUGH = 0.005
 
 PING_CANDIDATE_LIFETIME = 45.0
 """Seconds for which an address lives that is known from a ping only."""
+
+VIA_PATIENCE = 10.0
+"""Seconds without an answer after which a place at a peer relay is given up."""
 
 WIREGUARD_TRUST = 5.0
 """Seconds for which a peer without disco is known to be where it was heard."""
@@ -101,9 +104,11 @@ class PeerPath:
         former = self._names
         if former is not None:
             self._reconcile(now)
-        if isRestarted and self.best is not None:
+        if isRestarted:
             # Whoever answered there has gone.
-            self.lose(now, "the peer was started anew")
+            self._withdrawVias(now)
+            if self.best is not None:
+                self.lose(now, "the peer was started anew")
         return (
             former is not None
             and self.isActive(now)
@@ -130,13 +135,30 @@ class PeerPath:
             if Source.NETMAP in candidate.source and candidate.place not in wanted:
                 self._withdraw(candidate, Source.NETMAP, now)
 
-    def _withdraw(self, candidate: Candidate, source: Source, now: float) -> None:
+    def _withdraw(
+        self,
+        candidate: Candidate,
+        source: Source,
+        now: float,
+        reason: str = "the peer left its address",
+    ) -> None:
         """Somebody does not name an address any more."""
         candidate.source &= ~source
         if not candidate.source:
             del self.candidates[candidate.place]
             if candidate is self.best:
-                self.lose(now, "the peer left its address")
+                self.lose(now, reason)
+
+    def withdrawVia(self, via: Via, now: float) -> None:
+        """A peer relay is no place to meet any more."""
+        candidate = self.candidates.get(via)
+        if candidate is not None:
+            self._withdraw(candidate, Source.RELAY, now, "the peer relay was left")
+
+    def _withdrawVias(self, now: float) -> None:
+        for place in list(self.candidates):
+            if isinstance(place, Via):
+                self.withdrawVia(place, now)
 
     def learn(self, place: Direct, source: Source, now: float) -> Candidate:
         """An address was learned; the least promising one makes room."""
@@ -171,7 +193,9 @@ class PeerPath:
 
         @return: whom to ping.
         """
-        self.trustedUntil = min(self.trustedUntil, now)
+        if self.best is not None and not isinstance(self.best.place, Via):
+            # By a peer relay it calls to find something better.
+            self.trustedUntil = min(self.trustedUntil, now)
         wanted = set(places)
         for candidate in list(self.candidates.values()):
             if Source.CALL in candidate.source and candidate.place not in wanted:
@@ -232,11 +256,21 @@ class PeerPath:
                 return place
         return places[0] if places else None
 
+    def isDirect(self, now: float) -> bool:
+        """Whether packets go from here to the peer with nobody between."""
+        best = self.best
+        return (
+            best is not None
+            and now < self.trustedUntil
+            and not isinstance(best.place, Via)
+        )
+
     # -- what comes back -------------------------------------------------------------
 
     def answered(self, candidate: Candidate, latency: float, now: float) -> None:
         """A ping to a candidate was answered from there."""
         candidate.latency = latency
+        candidate.heardPong = now
         best = self.best
         if best is candidate:
             self.trustedUntil = now + TRUST
@@ -253,14 +287,21 @@ class PeerPath:
         ):
             self.best = candidate
             self.trustedUntil = now + TRUST
-            self._tell(
-                f"direct {_text(candidate.place)} ({latency * 1000:.0f} ms)", now
-            )
+            way = describe(candidate.place)
+            self._tell(f"{way} ({latency * 1000:.0f} ms)", now)
 
     def unanswered(self, candidate: Candidate, now: float) -> None:
         """A ping to a candidate was not answered in time."""
+        place = candidate.place
         if candidate is self.best and now >= self.trustedUntil:
-            self.lose(now, f"{_text(candidate.place)} stopped answering")
+            self.lose(now, f"{place.text()} stopped answering")
+        if (
+            isinstance(place, Via)
+            and candidate is not self.best
+            and now - candidate.heardPong >= VIA_PATIENCE
+        ):
+            # The relay has forgotten us; asking there again is of no use.
+            self.withdrawVia(place, now)
 
     def lose(self, now: float, reason: str) -> None:
         """There is no direct path any more."""
@@ -276,7 +317,7 @@ class PeerPath:
         self.candidates[place] = candidate
         if self.best is not candidate:
             self.best = candidate
-            self._tell(f"direct {_text(place)} (heard there)", now)
+            self._tell(f"{describe(place)} (heard there)", now)
         self.trustedUntil = now + WIREGUARD_TRUST
 
     def networkChanged(self, now: float) -> bool:
@@ -286,11 +327,13 @@ class PeerPath:
         @return: whether the path is in use.
         """
         self._lastFull = -inf
+        if self.best is not None:
+            self.lose(now, "this machine's network changed")
+        # Peer relays know us by the address that we had.
+        self._withdrawVias(now)
         for candidate in self.candidates.values():
             candidate.latency = None
             candidate.lastPing = -inf
-        if self.best is not None:
-            self.lose(now, "this machine's network changed")
         return self.isActive(now)
 
     # -- time ------------------------------------------------------------------------
@@ -317,13 +360,14 @@ class PeerPath:
             return [], False
         self._heartbeatAt = now + HEARTBEAT
         best = self.best
-        if best is None or now >= self.trustedUntil:
+        if best is None or not self.isDirect(now):
             if best is None and self.candidates and self._lastFull > -inf:
                 self._tell(self._nothingFound(), now)
             found = self.discover(now)
+            isCalled = bool(found) or (best is not None and now >= self.trustedUntil)
             if best is not None and best not in found:
                 found.append(best)
-            return found, bool(found)
+            return found, isCalled
         slow = best.latency is None or best.latency > GOOD_ENOUGH
         if slow and now - self._lastFull >= UPGRADE_INTERVAL:
             found = self.discover(now)
@@ -364,7 +408,3 @@ class PeerPath:
                 for c in self.candidates.values()
             ),
         )
-
-
-def _text(place: Direct) -> str:
-    return place.text()

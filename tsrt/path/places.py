@@ -31,3 +31,11 @@ Direct = AddrPort | Via
 
 Place = AddrPort | Via | Relayed
 """Reached somehow."""
+
+
+def describe(place: Direct) -> str:
+    """
+    The way by a place, in words: C{direct 192.0.2.1:41641} or C{peer-relay
+    192.0.2.1:7777:vni:5}.
+    """
+    return f"{'peer-relay' if isinstance(place, Via) else 'direct'} {place.text()}"

@@ -29,6 +29,7 @@ from tsrt.netmap.netmap import NetworkMap
 from tsrt.path.book import PathBook
 from tsrt.path.endpoints import EndpointBook
 from tsrt.path.netcheck import Report
+from tsrt.path.peerrelays import PeerRelays
 from tsrt.runtime.controlevents import ControlEvents
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
@@ -294,14 +295,13 @@ def _build(
     engine.measureAgain = netcheck.networkChanged
 
     # -- the ways to the peers
+    book = PathBook(
+        disco, randbytes=randbytes, now=overlay.now(), relayOnly=config.relayOnly
+    )
     paths = PathService(
         reactor,
-        PathBook(
-            disco,
-            randbytes=randbytes,
-            now=overlay.now(),
-            relayOnly=config.relayOnly,
-        ),
+        book,
+        PeerRelays(book, disco, randbytes=randbytes),
         _endpoints(config),
         socket,
         relays,
@@ -315,6 +315,7 @@ def _build(
         interfaces=lambda: seams.interfaces(reactor),
         checkNetwork=lambda: _checkNetwork(netcheck),
         onChange=engine.pathChanged,
+        granted=packetFilter.capabilities,
         relayOnly=config.relayOnly,
     )
     paths.setOwnKey(nodeKey.public().raw)
@@ -362,6 +363,7 @@ def _build(
             "stack": lambda: overlay.stack.counters,
             "tunnel": lambda: tunnel.counters,
             "path": lambda: paths.book.counters,
+            "peerrelay": lambda: paths.peerRelays.counters,
             "underlay": lambda: socket.counters,
             "portmap": lambda: portMapper.counters,
         },
@@ -494,6 +496,8 @@ async def _pingFor(engine: Engine, ip: str, kind: PingKind) -> PingResponse:
     way, _, where = result.path.partition(" ")
     if way == "direct":
         response.endpoint = where
+    elif way == "peer-relay":
+        response.peerRelay = where
     elif way == "relay":
         response.derpRegionCode = where
     return response

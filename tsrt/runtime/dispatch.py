@@ -51,7 +51,8 @@ class NetmapDispatcher:
         @param setRoutes: takes the table from addresses to peers.
         @param setAddresses: takes this node's packed addresses.
         @param setRelays: takes the map of relay regions.
-        @param setPaths: told which peers came, went or changed.
+        @param setPaths: told which peers came, went or changed, and of other
+            rules, by which some relay.
         @param publish: told, at the end, what users may want to know.
         """
         self._state = state
@@ -98,7 +99,7 @@ class NetmapDispatcher:
             self._filter.setJailed(p.key.raw for p in netmap.peers if p.isJailed)
         if changes.derpMapChanged:
             self._setRelays(netmap.derpMap)
-        if changes.peersChanged:
+        if changes.peersChanged or changes.filterChanged or changes.selfChanged:
             self._setPaths(changes, netmap)
         if changes.namesChanged or changes.selfChanged or changes.dnsChanged:
             self.names = NameTable(netmap)

@@ -24,6 +24,7 @@ from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.node import Node as Peer
 from tsrt.netmap.whois import WhoIs
 from tsrt.path.netcheck import Report
+from tsrt.path.places import describe
 from tsrt.path.portmapping import Service as MappingService
 from tsrt.path.status import PathChange
 from tsrt.runtime.datapath import DataPath
@@ -126,7 +127,7 @@ class Engine(OrderedMultiService):
             return "this node"
         status = self.paths.book.status(node.key.raw, self._overlay.now())
         if status is not None and status.place is not None and status.isTrusted:
-            return f"direct {status.place.text()}"
+            return describe(status.place)
         region = self.relays.regionFor(node.key.raw, node.homeDERP)
         return f"relay {self.regionName(region)}" if region else "no path"
 

@@ -25,19 +25,19 @@ from tsrt.netmap.node import Node
 from tsrt.path.book import PathBook
 from tsrt.path.endpoints import Endpoint, EndpointBook
 from tsrt.path.netcheck import Report
+from tsrt.path.peerrelays import PeerRelays
 from tsrt.path.peers import PathPeer
 from tsrt.path.places import Direct, Place, Relayed, Via
 from tsrt.path.status import PathChange, PongReceived
+from tsrt.runtime.relayservers import Granted, RelayServers
 from tsrt.runtime.timers import DeadlineTimer
+from tsrt.tailcfg.capabilities import PEER_RELAY_VERSION
 from tsrt.underlay.interfaces import InterfaceAddress
 from tsrt.underlay.socket import UnderlaySocket
 from tsrt.wire import geneve
 from tsrt.wire.classify import Kind, looksLikeDisco
 
 _log = Logger(namespace="tsrt.path")
-
-# Capability version from which nodes speak with peer relays.
-_CAN_RELAY = 120
 
 Deliver = Callable[[bytes, list[bytes], Place], object]
 """Takes WireGuard messages: what stands for their origin, they, and whence."""
@@ -48,6 +48,7 @@ class PathService(Service):
     Sends WireGuard messages by the best path and takes what comes on any.
 
     @ivar book: decides; read its status, but tell it things through here.
+    @ivar peerRelays: finds nodes that relay for others; read its counters.
     """
 
     name = "paths"
@@ -56,6 +57,7 @@ class PathService(Service):
         self,
         reactor: IReactorTime,
         book: PathBook,
+        peerRelays: PeerRelays,
         endpoints: EndpointBook,
         socket: UnderlaySocket,
         relays: RelayPool,
@@ -68,6 +70,7 @@ class PathService(Service):
         interfaces: Callable[[], Iterable[InterfaceAddress]],
         checkNetwork: Callable[[], object],
         onChange: Callable[[PathChange], object],
+        granted: Granted,
         relayOnly: bool = False,
     ) -> None:
         """
@@ -80,9 +83,12 @@ class PathService(Service):
         @param checkNetwork: asks for a new measurement, of which L{measured}
             is told.
         @param onChange: told when the path to a peer has become another one.
+        @param granted: tells what a peer may do at this node.
         @param relayOnly: whether to look for no direct paths at all.
         """
         self.book = book
+        self.peerRelays = peerRelays
+        self._relayServers = RelayServers(granted)
         self._reactor = reactor
         self._endpoints = endpoints
         self._socket = socket
@@ -186,6 +192,9 @@ class PathService(Service):
             except WireError:
                 continue
             place = Via(source, header.vni)
+            if header.control:
+                self._fromPeerRelay(place, kind, datagram, now)
+                continue
             byPlace.setdefault(place, []).append(datagram[geneve.HEADER_LENGTH :])
         for place, inner in byPlace.items():
             if kind is Kind.GENEVE_WIREGUARD:
@@ -194,6 +203,16 @@ class PathService(Service):
             for datagram in inner:
                 self.book.receivedDisco(place, datagram, now)
         self._settle(now)
+
+    def _fromPeerRelay(
+        self, place: Via, kind: Kind, datagram: bytes, now: float
+    ) -> None:
+        """A peer relay speaks for itself."""
+        relays = self.peerRelays
+        if kind is Kind.GENEVE_DISCO:
+            relays.receivedControl(place, datagram[geneve.HEADER_LENGTH :], now)
+        else:
+            relays.counters.droppedControl += 1
 
     def relayed(self, region: int, peer: bytes, packets: list[bytes]) -> None:
         """Packets of a peer came by a relay."""
@@ -260,6 +279,11 @@ class PathService(Service):
                 news.append(pathPeer(node))
         self.book.removePeers(gone)
         self.book.upsertPeers(news, now)
+        if gone or news:
+            self.peerRelays.peersChanged()
+        servers = self._relayServers
+        if servers.update(changes, netmap):
+            self.peerRelays.setServers(servers.keys, now, isEnabled=servers.isEnabled)
         self._settle(now)
 
     # -- our own endpoints -----------------------------------------------------------
@@ -305,6 +329,7 @@ class PathService(Service):
         """
         now = self._now()
         self._endpoints.networkChanged(now)
+        self.peerRelays.networkChanged()
         self.book.networkChanged(now)
         self._settle(now)
 
@@ -346,6 +371,7 @@ class PathService(Service):
     def _tick(self) -> None:
         now = self._now()
         self.book.tick(now)
+        self.peerRelays.tick(now)
         self._settle(now)
 
     def _settle(self, now: float) -> None:
@@ -353,6 +379,9 @@ class PathService(Service):
         if not self.running:
             return
         book = self.book
+        # First those for relays: they let pass what the others carry.
+        for via, datagram in self.peerRelays.take():
+            self._sendVia(via, datagram, True)
         for place, datagram in book.take():
             self._sendDisco(place, datagram)
         for change in book.takeChanges():
@@ -363,7 +392,10 @@ class PathService(Service):
         if book.needsEndpoints and not self._checking:
             self._checking = True
             self._checkNetwork()
-        self._timer.arm(book.deadline(), now)
+        at, other = book.deadline(), self.peerRelays.deadline()
+        if other is not None and (at is None or other < at):
+            at = other
+        self._timer.arm(at, now)
 
     def _sendDisco(self, place: Place, datagram: bytes) -> None:
         if isinstance(place, Relayed):
@@ -371,10 +403,14 @@ class PathService(Service):
             if region is not None:
                 self._relays.send(region, place.peer, [datagram])
         elif isinstance(place, Via):
-            head = geneve.GeneveHeader(geneve.PROTOCOL_DISCO, place.vni).encode()
-            self._socket.send([head + datagram], place.address)
+            self._sendVia(place, datagram, False)
         else:
             self._socket.send([datagram], place)
+
+    def _sendVia(self, via: Via, datagram: bytes, control: bool) -> None:
+        """Send disco to a peer relay (C{control}) or by way of it."""
+        header = geneve.GeneveHeader(geneve.PROTOCOL_DISCO, via.vni, control)
+        self._socket.send([header.encode() + datagram], via.address)
 
 
 def pathPeer(node: Node) -> PathPeer:
@@ -391,5 +427,5 @@ def pathPeer(node: Node) -> PathPeer:
         endpoints=tuple(endpoints),
         home=node.homeDERP,
         isWireGuardOnly=node.isWireGuardOnly,
-        canRelay=node.cap >= _CAN_RELAY,
+        canRelay=node.cap >= PEER_RELAY_VERSION,
     )

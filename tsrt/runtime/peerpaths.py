@@ -24,11 +24,11 @@ class PeerPath:
     @ivar name: the peer's MagicDNS name.
     @ivar address: its first tailnet address.
     @ivar path: the way in words, as pings tell it: C{direct 192.0.2.1:41641},
-        C{relay fra}, C{no path}.
+        C{peer-relay 192.0.2.1:7777:vni:5}, C{relay fra}, C{no path}.
     @ivar why: why it is what it is, in words.
     @ivar since: since when that is so.
-    @ivar latency: seconds of the round trip on the direct path; C{None} by
-        relay.
+    @ivar latency: seconds of the round trip, directly or by a peer relay;
+        C{None} by a relay (DERP).
     """
 
     name: str

@@ -17,7 +17,7 @@ from tsrt.errors import ConfigError
 from tsrt.failures import NoSuchPeer, TailnetTimeout
 from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.node import Node
-from tsrt.path.places import Relayed
+from tsrt.path.places import Relayed, describe
 from tsrt.path.status import PongReceived
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
@@ -122,7 +122,7 @@ class Pinger:
         place = pong.place
         if isinstance(place, Relayed):
             return f"relay {self._regionName(place.region)}"
-        return f"direct {place.text()}"
+        return describe(place)
 
     async def _disco(self, node: Node, packed: bytes, timeout: float) -> PongReceived:
         key = node.key.raw

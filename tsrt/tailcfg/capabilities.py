@@ -9,6 +9,9 @@ The version of the control protocol whose behaviours tsrt has.
 Headscale of this age asks for 113 at the least.
 """
 
+PEER_RELAY_VERSION = 121
+"""The version from which nodes speak with peer relays, and are ones."""
+
 PEER_CAP_DOH = 26
 """The version from which a peer answers DNS queries over its PeerAPI."""
 
@@ -25,8 +28,10 @@ DNS_SUBDOMAIN_RESOLVE = "dns-subdomain-resolve"
 ONLY_TCP_443 = "only-tcp-443"
 RANDOMIZE_CLIENT_PORT = "randomize-client-port"
 SERVICE_HOST = "service-host"
+DISABLE_RELAY_CLIENT = "disable-relay-client"
 
 # Peer capabilities: names in grants.
 FILE_SHARING_TARGET = "https://tailscale.com/cap/file-sharing-target"
 FILE_SEND = "https://tailscale.com/cap/file-send"
+RELAY_TARGET = "tailscale.com/cap/relay-target"
 INGRESS = "https://tailscale.com/cap/ingress"

@@ -18,7 +18,7 @@ from tsrt.addresses import AddrPort
 from tsrt.keys import DiscoKey, NodeKey
 from tsrt.path.book import PathBook
 from tsrt.path.peers import PathPeer
-from tsrt.path.places import Direct, Place, Relayed
+from tsrt.path.places import Direct, Place, Relayed, Via
 from tsrt.path.status import PathStatus
 
 
@@ -90,6 +90,14 @@ class PathNode:
             self.sent.append((place, datagram))
             self.world.carry(self, place, datagram)
 
+    def deadline(self) -> float | None:
+        """When to call L{tick}."""
+        return self.book.deadline()
+
+    def tick(self) -> None:
+        """Do what is due."""
+        self.book.tick(self.world.now)
+
     def take(self, place: Place, datagram: bytes) -> None:
         """Receive a datagram."""
         self.book.receivedDisco(place, datagram, self.world.now)
@@ -111,7 +119,7 @@ class PathWorld:
         self.cut = False
         self.nodes: list[PathNode] = []
         self.tap: Callable[[PathNode, Place, bytes], None] = lambda *_: None
-        self._flying: list[tuple[float, int, PathNode, Place, bytes]] = []
+        self._flying: list[tuple[float, int, PathNode, Place, bytes, bool]] = []
         self._count = 0
 
     def join(self, name: str, address: str, **options: bool) -> PathNode:
@@ -123,7 +131,6 @@ class PathWorld:
     def carry(self, origin: PathNode, place: Place, datagram: bytes) -> None:
         """Let a datagram fly."""
         self.tap(origin, place, datagram)
-        self._count += 1
         if isinstance(place, Relayed):
             target = next((n for n in self.nodes if n.key == place.peer), None)
             source: Place = Relayed(place.region, origin.key)
@@ -135,26 +142,44 @@ class PathWorld:
             if self.cut:
                 return
         if target is not None:
-            item = (self.now + self.delay, self._count, target, source, datagram)
-            heapq.heappush(self._flying, item)
+            self.later(self.delay, target, source, datagram)
+
+    def later(
+        self,
+        delay: float,
+        target: PathNode,
+        source: Place,
+        datagram: bytes,
+        control: bool = False,
+    ) -> None:
+        """Let a datagram arrive after some time."""
+        self._count += 1
+        item = (self.now + delay, self._count, target, source, datagram, control)
+        heapq.heappush(self._flying, item)
+
+    def deliver(
+        self, target: PathNode, source: Place, datagram: bytes, control: bool
+    ) -> None:
+        """A datagram arrives."""
+        isOpen = target.opened is None or source in target.opened
+        if isinstance(source, Relayed | Via) or isOpen:
+            target.take(source, datagram)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
         end = self.now + seconds
         while True:
             flight = self._flying[0][0] if self._flying else inf
-            times = [node.book.deadline() for node in self.nodes]
+            times = [node.deadline() for node in self.nodes]
             when = min([flight, *(time for time in times if time is not None)])
             if when > end:
                 break
             self.now = max(self.now, when)
             while self._flying and self._flying[0][0] <= self.now:
-                _, _, target, source, datagram = heapq.heappop(self._flying)
-                isOpen = target.opened is None or source in target.opened
-                if isinstance(source, Relayed) or isOpen:
-                    target.take(source, datagram)
+                _, _, *arrival = heapq.heappop(self._flying)
+                self.deliver(*arrival)
             for node in self.nodes:
-                node.book.tick(self.now)
+                node.tick()
                 node.flush()
         self.now = end
 

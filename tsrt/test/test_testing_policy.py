@@ -404,6 +404,30 @@ class PacketRuleTests(SynchronousTestCase):
         )
         self.assertEqual((), policy.rulesFor(ROUTER))
 
+    def test_companions(self):
+        """Who may use a relay learns that it is one, and so with shared drives."""
+        four, six = addresses(WEB)
+        for name, companion in {
+            "tailscale.com/cap/relay": "tailscale.com/cap/relay-target",
+            "tailscale.com/cap/drive": "tailscale.com/cap/drive-sharer",
+        }.items():
+            grant = {"src": ["bob@"], "dst": ["tag:web"], "app": {name: [{}]}}
+            policy = compiled(grants=[grant])
+            (theirs,) = policy.rulesFor(BOB)
+            bob4, bob6 = addresses(BOB)
+            self.assertEqual(
+                CapabilityRule(
+                    (four, six), (f"{bob4}/32", f"{bob6}/128"), {companion: ()}
+                ),
+                theirs,
+            )
+            (own,) = policy.rulesFor(WEB)
+            self.assertEqual([name], list(own.capabilities))
+            self.assertEqual((), policy.rulesFor(ROUTER))
+        grant["dst"] = ["autogroup:self"]
+        (_, companion) = compiled(grants=[grant]).rulesFor(BOB)
+        self.assertIn(bob4, companion.sources)
+
     def test_capabilityTargets(self):
         """Capabilities apply to a node's own addresses, whatever names them."""
         for target, expected in {

@@ -76,6 +76,36 @@ class Namespace:
         for rule in rules:
             self._nft(*rule.split(" "))
 
+    def cutUDPFromTest(self) -> None:
+        """Let no datagrams from or to the test; other links carry them."""
+        for rule in (
+            "add table inet cut",
+            "add chain inet cut i { type filter hook input priority 0; }",
+            "add chain inet cut o { type filter hook output priority 0; }",
+            f"add rule inet cut i iifname {self._link}i meta l4proto udp drop",
+            f"add rule inet cut o oifname {self._link}i meta l4proto udp drop",
+        ):
+            self._nft(*rule.split(" "))
+
+    def join(self, other: Namespace) -> None:
+        """Lay a link to another namespace, which leads nowhere else."""
+        number = next(_numbers) % 64 * 4
+        near, far = f"{self._link}a", f"{other._link}b"
+        _ip(
+            *("-n", self.name, "link", "add", near, "type", "veth"),
+            *("peer", "name", far, "netns", other.name),
+        )
+        for name, link, last in (
+            (self.name, near, number + 1),
+            (other.name, far, number + 2),
+        ):
+            _ip("-n", name, "addr", "add", f"192.168.78.{last}/30", "dev", link)
+            _ip("-n", name, "link", "set", link, "up")
+
+    def leadHome(self) -> None:
+        """Let all the test's own addresses be reached over the link to it."""
+        _ip("-n", self.name, "route", "add", "default", "via", self.hostAddress)
+
     def healUDP(self) -> None:
         """Undo L{cutUDP}."""
         self._nft("delete", "table", "inet", "cut")

@@ -59,6 +59,14 @@ INTERNET = _publicPrefixes()
 """What C{autogroup:internet} means as a destination."""
 
 
+COMPANIONS = {
+    "tailscale.com/cap/drive": "tailscale.com/cap/drive-sharer",
+    "tailscale.com/cap/relay": "tailscale.com/cap/relay-target",
+}
+"""Capabilities that the sources of a grant must know of: with the first at the
+destinations, these have the second at the sources."""
+
+
 @frozen
 class PacketRule:
     """
@@ -179,6 +187,7 @@ class CompiledPolicy:
             if own and subject.login and not subject.tags:
                 narrowed = self._ownSources(rule, subject)
                 self._add(compiled, rule, subject, own, narrowed)
+            self._addCompanions(compiled, rule, subject)
         return tuple(compiled)
 
     def _add(
@@ -192,7 +201,7 @@ class CompiledPolicy:
         if not sources:
             return
         if rule.capabilities is not None:
-            prefixes = _capabilityTargets(destinations, subject)
+            prefixes = _capabilityTargets((d.selector for d in destinations), subject)
             if prefixes:
                 compiled.append(CapabilityRule(sources, prefixes, rule.capabilities))
             return
@@ -204,6 +213,25 @@ class CompiledPolicy:
         )
         if targets:
             compiled.append(PacketRule(sources, targets, rule.protocols))
+
+    def _addCompanions(
+        self, compiled: list[CompiledRule], rule: Rule, subject: Subject
+    ) -> None:
+        """What the destinations of a grant may do at a node that is a source."""
+        given = rule.capabilities or {}
+        names = [theirs for ours, theirs in COMPANIONS.items() if ours in given]
+        if not names:
+            return
+        prefixes = _capabilityTargets(rule.sources, subject)
+        selectors = [destination.selector for destination in rule.destinations]
+        others = [s for s in selectors if s.kind is not SelectorKind.SELF]
+        sources = self._sourceText(others)
+        if len(others) < len(selectors) and subject.login and not subject.tags:
+            own = (s for s in self._subjects.values() if sameOwner(subject, s))
+            sources += tuple(_short(a) for s in own for a in s.addresses)
+        if prefixes and sources:
+            for name in names:
+                compiled.append(CapabilityRule(sources, prefixes, {name: ()}))
 
     def _sources(self, index: int) -> tuple[str, ...]:
         """The sources of a rule as text, worked out once."""
@@ -296,12 +324,11 @@ def _targets(selector: Selector, subject: Subject) -> list[str]:
 
 
 def _capabilityTargets(
-    destinations: list[Destination], subject: Subject
+    selectors: Iterable[Selector], subject: Subject
 ) -> tuple[str, ...]:
     """The own prefixes of a node that a capability applies to."""
     prefixes: dict[str, None] = {}
-    for destination in destinations:
-        selector = destination.selector
+    for selector in selectors:
         if selector.kind is SelectorKind.PREFIX:
             assert selector.prefix is not None
             for address in subject.addresses:
