@@ -139,7 +139,7 @@ class PeerRelayTests(FaultTestCase):
         self.relayOn()
         self.becomes("peer-relay ", 40)
         for kind in ("disco", "TSMP", "ICMP"):
-            answer = self.net.wait(self.net["a"].ping("b", kind))
+            answer = self.net.wait(self.net["a"].ping("b", kind=kind))
             place, _, vni = answer.path.removeprefix("peer-relay ").partition(":vni:")
             self.assertTrue(place.endswith(f":{PORT}"), answer)
             self.assertEqual(vni, "1")
