@@ -29,6 +29,9 @@ STUN_TIMEOUT = 3.0
 ENOUGH_REGIONS = 3
 """How many regions must have answered before a check may end early."""
 
+PORTAL_DELAY = 0.2
+"""Seconds without any answer after which a captive portal is thought of."""
+
 FULL_EVERY = 5 * 60.0
 """Seconds after which a check asks every region again."""
 
@@ -42,6 +45,8 @@ class Report:
     @ivar isFull: whether every region was asked.
     @ivar udp: whether any STUN server answered.
     @ivar ipv4: whether one answered over IPv4; C{ipv6} likewise.
+    @ivar ipv4CanSend: whether the system took a question over IPv4;
+        C{ipv6CanSend} likewise.
     @ivar mappingVaries: whether a NAT gives us another address towards each
         server; C{None} when fewer than two have answered.
     @ivar globalIPv4: our address as a server saw it; C{globalIPv6} likewise.
@@ -50,6 +55,8 @@ class Report:
     @ivar latencies: seconds by region, the best of all families; C{latencies4}
         and C{latencies6} by family.
     @ivar usedHTTPS: whether the latencies were measured by HTTPS.
+    @ivar captivePortal: whether this network lets nobody out before a login
+        page; C{None}: there was no reason to look, or nobody to ask.
     @ivar preferredRegion: the home region that follows, or 0.
     """
 
@@ -58,6 +65,8 @@ class Report:
     udp: bool = False
     ipv4: bool = False
     ipv6: bool = False
+    ipv4CanSend: bool = False
+    ipv6CanSend: bool = False
     mappingVaries: bool | None = None
     globalIPv4: AddrPort | None = None
     globalIPv6: AddrPort | None = None
@@ -66,6 +75,7 @@ class Report:
     latencies4: dict[int, float] = field(factory=dict)
     latencies6: dict[int, float] = field(factory=dict)
     usedHTTPS: bool = False
+    captivePortal: bool | None = None
     preferredRegion: int = 0
 
     def withHome(self, region: int) -> Report:
@@ -105,6 +115,7 @@ class ReportBuilder:
         randbytes: Callable[[int], bytes],
         isFull: bool = True,
         canHTTPS: bool = True,
+        enough: int = ENOUGH_REGIONS,
     ) -> None:
         """
         @param plan: whom to ask.
@@ -112,6 +123,7 @@ class ReportBuilder:
         @param randbytes: the source of randomness, for the transactions.
         @param isFull: whether the plan has every region.
         @param canHTTPS: whether the caller can measure by HTTPS.
+        @param enough: how many regions must have answered to end early.
         """
         self.began = now
         self.unknown = 0
@@ -119,6 +131,10 @@ class ReportBuilder:
         self._randbytes = randbytes
         self._isFull = isFull
         self._canHTTPS = canHTTPS
+        self._enough = enough
+        self._sent: set[int] = set()
+        self._portalBegan = False
+        self._portal: bool | None = None
         self._flights: dict[bytes, _Flight] = {}
         self._latencies: dict[int, dict[int, float]] = {4: {}, 6: {}}
         self._https: dict[int, float] = {}
@@ -162,6 +178,10 @@ class ReportBuilder:
         """The system did not take a request; the next try may fare better."""
         for txid in [t for t, f in self._flights.items() if f.probe.server == server]:
             del self._flights[txid]
+
+    def sent(self, server: AddrPort) -> None:
+        """The system took a request."""
+        self._sent.add(len(server.address))
 
     def received(self, datagram: bytes, source: AddrPort, now: float) -> bool:
         """
@@ -211,7 +231,7 @@ class ReportBuilder:
 
     def _noteEnough(self, now: float) -> None:
         answered = self._latencies[4].keys() | self._latencies[6].keys()
-        if self._enoughAt is not None or len(answered) < ENOUGH_REGIONS:
+        if self._enoughAt is not None or len(answered) < self._enough:
             return
         # Those that are not much farther away get their chance.
         largest = max(
@@ -267,6 +287,32 @@ class ReportBuilder:
         """No more will be measured by HTTPS."""
         self._httpsOver = True
 
+    # -- captive portals -----------------------------------------------------------
+
+    def needsPortalCheck(self, now: float) -> bool:
+        """
+        Whether to look for a captive portal; true once.
+
+        Whoever has had an answer from outside is behind none.
+        """
+        if (
+            not self._isFull
+            or self._portalBegan
+            or self._hasUDP()
+            or now < self.began + PORTAL_DELAY
+        ):
+            return False
+        self._portalBegan = True
+        return True
+
+    def portalChecked(self, isThere: bool | None) -> None:
+        """
+        There is a captive portal, or not.
+
+        @param isThere: C{None}: nobody could be asked.
+        """
+        self._portal = isThere
+
     # -- the end -----------------------------------------------------------------
 
     def isDone(self, now: float) -> bool:
@@ -284,6 +330,8 @@ class ReportBuilder:
         @param now: in seconds; what is due by now has been asked for.
         """
         times = [self.began + REPORT_TIMEOUT]
+        if self._isFull and now < self.began + PORTAL_DELAY:
+            times.append(self.began + PORTAL_DELAY)
         if not self.isSTUNOver(now):
             times.append(self.began + STUN_TIMEOUT)
             if self._enoughAt is not None:
@@ -307,6 +355,8 @@ class ReportBuilder:
             udp=self._hasUDP(),
             ipv4=bool(self._latencies[4]),
             ipv6=bool(self._latencies[6]),
+            ipv4CanSend=4 in self._sent,
+            ipv6CanSend=16 in self._sent,
             mappingVaries=self._mappingVaries,
             globalIPv4=self._mapped.get(4),
             globalIPv6=self._mapped.get(6),
@@ -318,4 +368,5 @@ class ReportBuilder:
             latencies4=self._latencies[4] or dict(self._https),
             latencies6=dict(self._latencies[6]),
             usedHTTPS=bool(self._https),
+            captivePortal=self._portal,
         )

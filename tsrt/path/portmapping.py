@@ -251,6 +251,10 @@ class PortMappingMachine:
                 )
             )
 
+    def watch(self, gateway: Gateway) -> None:
+        """Take note of what a gateway speaks, without asking it for a port."""
+        self._gateway = gateway
+
     # -- what is to be done --------------------------------------------------------
 
     def take(self) -> list[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from hyperlink import URL
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -27,6 +28,7 @@ from tsrt.netmap.delta import Changes, MapState
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.netmap import NetworkMap
 from tsrt.path.book import PathBook
+from tsrt.path.captive import TAILSCALE_HOSTS, portalChecks
 from tsrt.path.endpoints import EndpointBook
 from tsrt.path.netcheck import Report
 from tsrt.path.peerrelays import PeerRelays
@@ -51,6 +53,7 @@ from tsrt.tailcfg import PingResponse
 from tsrt.tunnel.peer import PeerTunnelStatus
 from tsrt.tunnel.table import TunnelTable
 from tsrt.tunnel.timestamps import TimestampSource
+from tsrt.underlay.captiveportal import findCaptivePortal
 from tsrt.underlay.dial import StreamDialer
 from tsrt.underlay.linkmonitor import linkMonitor
 from tsrt.underlay.netcheck import NetcheckService
@@ -284,6 +287,9 @@ def _build(
         randbytes=randbytes,
         onReport=lambda report: _measured(engine, paths, report),
         httpsLatency=measureLatency,
+        findPortal=lambda derpMap, home: findCaptivePortal(
+            reactor, portalChecks(derpMap, home, _portalHosts(config))
+        ),
         lastHeard=relays.lastHeard,
         isActive=lambda: (
             datapath.lastActive is not None
@@ -450,6 +456,12 @@ def _endpoints(config: NodeConfig) -> EndpointBook:
     book = EndpointBook(fixedPort=bool(config.port))
     book.setStatic(map(AddrPort.parse, config.staticEndpoints))
     return book
+
+
+def _portalHosts(config: NodeConfig) -> tuple[str, ...]:
+    """Whoever does not use Tailscale's servers does not ask them anything."""
+    host = URL.from_text(config.controlURL).host
+    return TAILSCALE_HOSTS if host in TAILSCALE_HOSTS else ()
 
 
 def _measured(engine: Engine, paths: PathService, report: Report) -> None:

@@ -51,6 +51,11 @@ _WARN_DAYS = (14, 3, 1)
 # Least seconds between two looks whether the relays are still there.
 _DOUBT_INTERVAL = 10.0
 
+_PORTAL = (
+    "this network lets nobody out before a login page (captive portal): open any "
+    "http:// page in a browser on this machine, and log in there"
+)
+
 # The attribute by which a tailnet forbids its nodes UPnP.
 _NO_UPNP = "debug-disable-upnp"
 
@@ -255,6 +260,7 @@ class Engine(OrderedMultiService):
     def measured(self, report: Report) -> None:
         """The network was measured: there is, or may be, another home relay."""
         self._externalChanged(report)
+        self._portalSeen(report)
         home = report.preferredRegion
         if home:
             self.relays.setHome(home)
@@ -264,6 +270,16 @@ class Engine(OrderedMultiService):
         self._report = report
         self._tellNetInfo()
         self._look()
+
+    def _portalSeen(self, report: Report) -> None:
+        """Say that somebody has to open a page before anything works."""
+        former = self._report
+        if report.captivePortal:
+            if former is None or not former.captivePortal:
+                _log.warn("{what}", what=_PORTAL)
+            self.health.set("captive-portal", _PORTAL)
+        elif report.udp or report.captivePortal is False:
+            self.health.set("captive-portal", None)
 
     def portMapped(self, address: AddrPort | None) -> None:
         """The gateway gave us a port, or takes it back."""

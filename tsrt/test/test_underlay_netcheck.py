@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -384,6 +384,59 @@ class ScheduleTests(NetcheckTestCase):
         service._onReport = broken
         self.world.result(service.check())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class PortalTests(NetcheckTestCase):
+    """A look for a captive portal, where no STUN server answers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.asked: list[int] = []
+        self.answer: bool | None = True
+
+    def find(self, derpMap: DERPMap, home: int) -> Deferred[bool | None]:
+        """Note the question, and answer it."""
+        self.asked.append(home)
+        self.assertEqual(derpMap, self.map)
+        return succeed(self.answer)
+
+    def test_found(self) -> None:
+        """It is in the report, and the next check looks again."""
+        self.region(1)
+        self.noUDP()
+        service = self.service(findPortal=self.find)
+        report = self.world.result(service.check())
+        self.assertIs(report.captivePortal, True)
+        self.answer = False
+        report = self.world.result(service.check())
+        self.assertTrue(report.isFull)
+        self.assertIs(report.captivePortal, False)
+        report = self.world.result(service.check())
+        self.assertFalse(report.isFull)
+        self.assertIsNone(report.captivePortal)
+        self.assertEqual(len(self.asked), 2)
+        self.stop(service)
+
+    def test_notNeeded(self) -> None:
+        """Whoever has UDP makes no request to anybody."""
+        self.region(1)
+        service = self.service(findPortal=self.find)
+        report = self.world.result(service.check())
+        self.assertIsNone(report.captivePortal)
+        self.assertEqual(self.asked, [])
+        self.stop(service)
+
+    def test_slow(self) -> None:
+        """A look that takes too long, or fails, keeps no report from coming."""
+        self.region(1)
+        self.noUDP()
+        never: Deferred[bool | None] = Deferred()
+        for result in (never, fail(ZeroDivisionError())):
+            service = self.service(findPortal=lambda *_, result=result: result)
+            report = self.world.result(service.check())
+            self.assertIsNone(report.captivePortal)
+            self.stop(service)
+        self.assertTrue(never.called)
 
 
 class LifeTests(NetcheckTestCase):

@@ -16,7 +16,7 @@ from tsrt.addresses import AddrPort
 from tsrt.errors import NotRunning
 from tsrt.interfaces import IStreamDialer
 from tsrt.path.home import HomeRegion
-from tsrt.path.netcheck import FULL_EVERY, Report, ReportBuilder
+from tsrt.path.netcheck import ENOUGH_REGIONS, FULL_EVERY, Report, ReportBuilder
 from tsrt.path.probes import fullPlan, incrementalPlan, measuredRegions
 from tsrt.tailcfg import DERPMap, DERPRegion
 from tsrt.underlay.socket import UnderlaySocket
@@ -29,6 +29,10 @@ LONGEST_PERIOD = 26.0
 
 HTTPSLatency = Callable[[IReactorTime, IStreamDialer, DERPRegion], Deferred[float]]
 """Measures by HTTPS how far away a region is, in seconds."""
+
+
+PortalProbe = Callable[[DERPMap, int], Deferred[bool | None]]
+"""Finds out whether there is a captive portal, given the home region, or 0."""
 
 
 class NetcheckService(Service):
@@ -53,6 +57,8 @@ class NetcheckService(Service):
         randbytes: Callable[[int], bytes],
         onReport: Callable[[Report], object],
         httpsLatency: HTTPSLatency | None = None,
+        findPortal: PortalProbe | None = None,
+        enough: int = ENOUGH_REGIONS,
         lastHeard: Callable[[int], float | None] = lambda region: None,
         isActive: Callable[[], bool] = lambda: True,
         mayChangeHome: Callable[[], bool] = lambda: True,
@@ -65,6 +71,10 @@ class NetcheckService(Service):
         @param onReport: told of each report.
         @param httpsLatency: how to measure where no STUN server answers; C{None}
             to do without.
+        @param findPortal: looks for a captive portal where no STUN server
+            answers; C{None} to do without.
+        @param enough: how many regions must have answered before a check may
+            end early.
         @param lastHeard: when the relay of a region last sent a frame, in
             seconds of the reactor.
         @param isActive: whether the periodic checks are worth while.
@@ -78,6 +88,8 @@ class NetcheckService(Service):
         self._randbytes = randbytes
         self._onReport = onReport
         self._httpsLatency = httpsLatency
+        self._findPortal = findPortal
+        self._enough = enough
         self._lastHeard = lastHeard
         self._isActive = isActive
         self._mayChangeHome = mayChangeHome
@@ -175,7 +187,8 @@ class NetcheckService(Service):
     def _begin(self, isFull: bool) -> None:
         now = self._reactor.seconds()
         last = self.last
-        if last is None or self._lastFull is None or now - self._lastFull >= FULL_EVERY:
+        isStale = self._lastFull is None or now - self._lastFull >= FULL_EVERY
+        if last is None or isStale or (last.captivePortal and not last.udp):
             isFull = True
         families = tuple(family for family in (4, 6) if self._socket.has(family))
         if isFull or last is None:
@@ -196,6 +209,7 @@ class NetcheckService(Service):
             randbytes=self._randbytes,
             isFull=isFull,
             canHTTPS=self._httpsLatency is not None,
+            enough=self._enough,
         )
         self._step()
 
@@ -206,8 +220,12 @@ class NetcheckService(Service):
             return
         now = self._reactor.seconds()
         for server, request in builder.due(now):
-            if not self._socket.send([request], server):
+            if self._socket.send([request], server):
+                builder.sent(server)
+            else:
                 builder.notSent(server)
+        if builder.needsPortalCheck(now):
+            self._lookForPortal(builder)
         if builder.needsHTTPS(now):
             self._measureAll(builder)
         if builder.isDone(now):
@@ -257,6 +275,22 @@ class NetcheckService(Service):
                 self._rearm(0.0)
 
         DeferredList(measuring).addCallback(over)
+
+    def _lookForPortal(self, builder: ReportBuilder) -> None:
+        find = self._findPortal
+        if find is None:
+            return
+        looking: Deferred[None] = maybeDeferred(
+            find, self._map, self.home.region
+        ).addCallbacks(
+            builder.portalChecked,
+            lambda failure: _log.debug(
+                "no look for a captive portal: {reason}",
+                reason=failure.getErrorMessage(),
+            ),
+        )
+        self._measuring.add(looking)
+        looking.addBoth(lambda _: self._measuring.discard(looking))
 
     def _cancel(self) -> None:
         self._builder = None

@@ -91,6 +91,7 @@ class PortMapper(TwistedService):
         onChange: Callable[[AddrPort | None], object],
         isEnabled: bool = True,
         mayUPnP: bool = True,
+        mayMap: bool = True,
     ) -> None:
         """
         @param randbytes: the source of randomness.
@@ -100,6 +101,8 @@ class PortMapper(TwistedService):
             gives no port any more.
         @param isEnabled: whether to ask at all.
         @param mayUPnP: whether UPnP may be tried.
+        @param mayMap: whether a port is wanted; if not, L{probe} still finds
+            out whether there could be one.
         """
         self._reactor = reactor
         self._randbytes = randbytes
@@ -108,6 +111,7 @@ class PortMapper(TwistedService):
         self._onChange = onChange
         self._isEnabled = isEnabled
         self._mayUPnP = mayUPnP
+        self._mayMap = mayMap
         self._machine = PortMappingMachine(randbytes=randbytes, mayUPnP=mayUPnP)
         if not isEnabled:
             self._machine.noGateway("port mapping is switched off")
@@ -211,6 +215,11 @@ class PortMapper(TwistedService):
         return Deferred.fromCoroutine(self._probe())
 
     async def _probe(self) -> frozenset[Service]:
+        finding = self._finding
+        if finding is not None:
+            found: Deferred[None] = Deferred()
+            finding.addBoth(lambda _: found.callback(None))
+            await found
         gateway, datagrams = self._gateway, self._datagrams
         if gateway is None or datagrams is None:
             return frozenset()
@@ -258,7 +267,10 @@ class PortMapper(TwistedService):
             self._close()
             self._machine.noGateway(reason)
         elif self._open(gateway):
-            self._machine.begin(gateway, localPort, self._reactor.seconds())
+            if self._mayMap:
+                self._machine.begin(gateway, localPort, self._reactor.seconds())
+            else:
+                self._machine.watch(gateway)
         else:
             self._machine.noGateway(
                 "there is no UDP port for asking the gateway with: the system "
