@@ -23,7 +23,7 @@ from tsrt.httpbody import BodyCollector, TooLong, WholeBody
 from tsrt.interfaces import IStreamDialer
 
 LARGEST_ANSWER = 64 * 1024
-"""Bytes of an answer that are read."""
+"""Bytes of an answer that are read unless more is asked for."""
 
 
 @implementer(IAgentEndpointFactory)
@@ -64,7 +64,7 @@ class PlainAnswer:
 
 
 class PlainHTTP:
-    """Requests to one control server."""
+    """Requests to one server."""
 
     def __init__(
         self,
@@ -73,13 +73,16 @@ class PlainHTTP:
         url: ControlURL,
         *,
         steps: StepLog,
+        limit: int = LARGEST_ANSWER,
     ) -> None:
         """
         @param reactor: the clock.
         @param dialer: makes the connections.
         @param url: the server.
         @param steps: where the steps are noted.
+        @param limit: bytes of an answer that are read.
         """
+        self._limit = limit
         self._url = url
         self._steps = steps
         pool = HTTPConnectionPool(reactor, persistent=False)
@@ -95,7 +98,7 @@ class PlainHTTP:
 
         @param path: with the query, if there is one; the prefix of the URL
             goes in front.
-        @raise TooLong: when the answer exceeds L{LARGEST_ANSWER}.
+        @raise TooLong: when the answer exceeds the limit.
         """
         response: IResponse = await self._agent.request(
             method.encode("ascii"),
@@ -105,16 +108,16 @@ class PlainHTTP:
         )
         if self._url.scheme == "https":
             self._steps.succeeded(TLS, self._url.authority)
-        collector = BodyCollector(LARGEST_ANSWER)
+        collector = BodyCollector(self._limit)
         response.deliverBody(collector)
         good = 200 <= response.code < 300
         length = response.length
-        tooLong = length is not UNKNOWN_LENGTH and length > LARGEST_ANSWER
+        tooLong = length is not UNKNOWN_LENGTH and length > self._limit
         if method == "HEAD" or not good or tooLong:
             collector.done.addErrback(lambda _: None)
             collector.done.cancel()
             if good and tooLong and method != "HEAD":
-                raise TooLong(LARGEST_ANSWER)
+                raise TooLong(self._limit)
             content = b""
         else:
             content = await collector.done

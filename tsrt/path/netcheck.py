@@ -50,8 +50,7 @@ class Report:
     @ivar mappingVaries: whether a NAT gives us another address towards each
         server; C{None} when fewer than two have answered.
     @ivar globalIPv4: our address as a server saw it; C{globalIPv6} likewise.
-    @ivar mapped: all addresses that servers saw, the one seen most often first,
-        IPv4 before IPv6.
+    @ivar seen: all addresses that servers saw, and how often.
     @ivar latencies: seconds by region, the best of all families; C{latencies4}
         and C{latencies6} by family.
     @ivar usedHTTPS: whether the latencies were measured by HTTPS.
@@ -70,13 +69,19 @@ class Report:
     mappingVaries: bool | None = None
     globalIPv4: AddrPort | None = None
     globalIPv6: AddrPort | None = None
-    mapped: tuple[AddrPort, ...] = ()
+    seen: dict[AddrPort, int] = field(factory=dict)
     latencies: dict[int, float] = field(factory=dict)
     latencies4: dict[int, float] = field(factory=dict)
     latencies6: dict[int, float] = field(factory=dict)
     usedHTTPS: bool = False
     captivePortal: bool | None = None
     preferredRegion: int = 0
+
+    @property
+    def mapped(self) -> tuple[AddrPort, ...]:
+        """L{seen}, the one seen most often first, IPv4 before IPv6."""
+        seen = self.seen
+        return tuple(sorted(seen, key=lambda a: (len(a.address), -seen[a])))
 
     def withHome(self, region: int) -> Report:
         """The same with a home region."""
@@ -360,9 +365,7 @@ class ReportBuilder:
             mappingVaries=self._mappingVaries,
             globalIPv4=self._mapped.get(4),
             globalIPv6=self._mapped.get(6),
-            mapped=tuple(
-                sorted(self._seen, key=lambda a: (len(a.address), -self._seen[a]))
-            ),
+            seen=dict(self._seen),
             latencies=latencies,
             # The server that answered an HTTPS check may have any address.
             latencies4=self._latencies[4] or dict(self._https),

@@ -93,8 +93,9 @@ class NoUDPTests(SynchronousTestCase):
 
     def test_captivePortal(self) -> None:
         """People are told that somebody has to log in, until somebody has."""
-        regions = self.net.control._core.view.derpMap.regions
+        regions = dict(self.net.control._core.view.derpMap.regions or {})
         first = regions[FIRST_REGION]
+        assert first is not None
         node = replace(first.nodes[0], canPort80=True)
         changed = {**regions, FIRST_REGION: replace(first, nodes=[node])}
         self.net.control.setDERPMap(DERPMap(regions=changed, omitDefaultRegions=True))

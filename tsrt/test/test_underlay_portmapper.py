@@ -334,6 +334,32 @@ class PortMapperTests(SynchronousTestCase):
         found = resultOf(self.home.clock, mapper.probe())
         self.assertEqual(found, set(Service))
 
+    def test_onlyLook(self) -> None:
+        """Somebody wants to know what there is, and no port."""
+        control = PortControlGateway(self.home.network)
+        igd = UPnPGateway(self.home.network)
+        mapper = self.start(control, igd, mayMap=False)
+        found = resultOf(self.home.clock, mapper.probe())
+        self.assertEqual(found, set(Service))
+        self.home.elapse(60)
+        self.assertIsNone(mapper.mapping)
+        self.assertEqual(self.home.changes, [])
+        self.assertNotIn("AddPortMapping", igd.actions)
+
+    def test_probeAtOnce(self) -> None:
+        """A question that comes before the gateway was found waits for it."""
+        PortControlGateway(self.home.network).startService()
+        lookup: Deferred[Gateway | None] = Deferred()
+        mapper = self.home.mapper(mayMap=False)
+        mapper._findGateway = lambda: lookup
+        mapper.startService()
+        self.addCleanup(self.stop, mapper)
+        probing = mapper.probe()
+        self.assertNoResult(probing)
+        lookup.callback(self.home.gateway)
+        found = resultOf(self.home.clock, probing)
+        self.assertEqual(found, {Service.PMP, Service.PCP})
+
     # -- bad gateways ------------------------------------------------------------------
 
     def test_refuses(self) -> None:

@@ -130,6 +130,11 @@ class PortMapper(TwistedService):
     # -- what is to be known -----------------------------------------------------
 
     @property
+    def isEnabled(self) -> bool:
+        """Whether the gateway is asked anything at all."""
+        return self._isEnabled
+
+    @property
     def mapping(self) -> PortMapping | None:
         """The mapping at present."""
         return self._machine.mapping

@@ -61,22 +61,29 @@ class FamilyProtocol(DatagramProtocol):
 
 
 def openPort(
-    reactor: IReactorUDP, protocol: FamilyProtocol, family: int, port: int
+    reactor: IReactorUDP,
+    protocol: FamilyProtocol,
+    family: int,
+    port: int,
+    address: str = "",
 ) -> IListeningPort:
     """
-    Open a UDP port on all addresses of a family.
+    Open a UDP port.
 
     @param family: 4 or 6.  An IPv6 port takes no IPv4 datagrams, so that both
         families can have the same number.
     @param port: the number, or 0 for a free one.
+    @param address: one of the machine's of that family; by default all.
     @raise CannotListenError: when the port, or the family, is not to be had.
     """
     if family == 4:
-        listening: IListeningPort = reactor.listenUDP(port, protocol, "", MAX_DATAGRAM)
+        listening: IListeningPort = reactor.listenUDP(
+            port, protocol, address, MAX_DATAGRAM
+        )
     elif IReactorSocket.providedBy(reactor):
-        listening = _openIPv6(IReactorSocket(reactor), protocol, port)
+        listening = _openIPv6(IReactorSocket(reactor), protocol, port, address or "::")
     else:
-        listening = reactor.listenUDP(port, protocol, "::", MAX_DATAGRAM)
+        listening = reactor.listenUDP(port, protocol, address or "::", MAX_DATAGRAM)
     handle = _handleOf(listening)
     if handle is not None:
         enlargeBuffers(handle)
@@ -85,7 +92,7 @@ def openPort(
 
 
 def _openIPv6(
-    reactor: IReactorSocket, protocol: FamilyProtocol, port: int
+    reactor: IReactorSocket, protocol: FamilyProtocol, port: int, address: str
 ) -> IListeningPort:
     """
     Twisted's own IPv6 ports take IPv4 as well on most systems, and then cannot
@@ -94,16 +101,16 @@ def _openIPv6(
     try:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     except OSError as error:
-        raise CannotListenError("::", port, error) from error
+        raise CannotListenError(address, port, error) from error
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(("::", port))
+        sock.bind((address, port))
         return reactor.adoptDatagramPort(
             sock.fileno(), socket.AF_INET6, protocol, MAX_DATAGRAM
         )
     except OSError as error:
-        raise CannotListenError("::", port, error) from error
+        raise CannotListenError(address, port, error) from error
     finally:
         # The reactor has made a copy of its own.
         sock.close()

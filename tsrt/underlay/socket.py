@@ -110,6 +110,7 @@ class UnderlaySocket(Service):
         port: int | None = None,
         strict: bool = False,
         ipv6: bool = True,
+        address: str = "",
         onSTUN: STUNHandler | None = None,
         onDatagrams: DatagramHandler | None = None,
     ) -> None:
@@ -119,6 +120,8 @@ class UnderlaySocket(Service):
         @param strict: whether not getting C{port} is an error, rather than a
             line in the log and another port.
         @param ipv6: whether to have an IPv6 socket as well.
+        @param address: the one address of the machine to use, and no other
+            family than its own; by default all of them.
         @param onSTUN: see L{STUNHandler}; may be set later.
         @param onDatagrams: see L{DatagramHandler}; may be set later.
         """
@@ -131,7 +134,11 @@ class UnderlaySocket(Service):
         self._asked = DEFAULT_PORT if port is None else port
         self._former = 0
         self._strict = strict and bool(self._asked)
-        self._families = (4, 6) if ipv6 else (4,)
+        self._address = address
+        if address:
+            self._families: tuple[int, ...] = (6,) if ":" in address else (4,)
+        else:
+            self._families = (4, 6) if ipv6 else (4,)
         self._lost: set[int] = set()
         self._reopenDelay = REOPEN_DELAY
         self._ports: dict[int, IListeningPort] = {}
@@ -208,7 +215,9 @@ class UnderlaySocket(Service):
                 self._received, self._refused, partial(self._stopped, family)
             )
             try:
-                listening = openPort(IReactorUDP(self._reactor), protocol, family, port)
+                listening = openPort(
+                    IReactorUDP(self._reactor), protocol, family, port, self._address
+                )
             except CannotListenError as error:
                 self._cannotListen(family, port, error)
                 continue
