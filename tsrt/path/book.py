@@ -89,6 +89,8 @@ class PathBook:
         self._randbytes = randbytes
         self._ipv6 = ipv6
         self._relayOnly = relayOnly
+        self._isSilent = False
+        self._wireGuardOnly: set[PeerPath] = set()
         self._own = b""
         self._paths: dict[bytes, PeerPath] = {}
         self._byDisco: dict[bytes, list[PeerPath]] = {}
@@ -128,7 +130,7 @@ class PathBook:
         for peer in peers:
             path = self._paths.get(peer.key)
             if path is None:
-                path = self._paths[peer.key] = PeerPath(peer, now)
+                path = self._newPath(peer, now)
             else:
                 if path.peer == peer:
                     continue
@@ -140,10 +142,21 @@ class PathBook:
                     self._pingAll(path, path.discover(now), now)
                 self._settle(path)
             self._takeOver(path)
+            if peer.isWireGuardOnly:
+                self._wireGuardOnly.add(path)
+            else:
+                self._wireGuardOnly.discard(path)
             if peer.disco:
                 paths = self._byDisco.setdefault(peer.disco, [])
                 if path not in paths:
                     paths.append(path)
+
+    def _newPath(self, peer: PathPeer, now: float) -> PeerPath:
+        path = PeerPath(peer, now)
+        if self._relayOnly:
+            path.why = "relay: direct paths are switched off"
+        self._paths[peer.key] = path
+        return path
 
     def _takeOver(self, path: PeerPath) -> None:
         """What control names belongs to whom it names it for."""
@@ -159,6 +172,7 @@ class PathBook:
             if path is None:
                 continue
             self._forgetDisco(path)
+            self._wireGuardOnly.discard(path)
             self._toCall.pop(key, None)
             path.candidates.clear()
             self._disownOthers(path)
@@ -199,6 +213,15 @@ class PathBook:
         waiting, self._toCall = self._toCall, {}
         for path in waiting.values():
             self._call(path, now)
+
+    def setSilent(self, isSilent: bool) -> None:
+        """
+        Say whether paths in use are kept confirmed by what comes on them only.
+
+        Then nothing is sent that nobody wants to say; a path on which nothing
+        comes is doubted, and pinged when something is sent (C{silent-disco}).
+        """
+        self._isSilent = isSilent
 
     def networkChanged(self, now: float) -> None:
         """This machine has other addresses: trust nothing, and look again."""
@@ -246,6 +269,8 @@ class PathBook:
         return (None if best is None else best.place), True
 
     def _used(self, path: PeerPath, now: float) -> None:
+        if self._isSilent:
+            return
         path.used(now)
         self._schedule(path)
 
@@ -577,13 +602,13 @@ class PathBook:
         That makes a path only for peers that do not know disco.
         """
         path = self._paths.get(peer)
-        if (
-            path is not None
-            and path.peer.isWireGuardOnly
-            and not isinstance(place, Relayed)
-        ):
+        if path is None or isinstance(place, Relayed):
+            return
+        if path.peer.isWireGuardOnly:
             path.heard(place, now)
             self._settle(path)
+        elif self._isSilent:
+            path.received(place, now)
 
     def peerAt(self, place: Direct) -> bytes | None:
         """The raw node key of the peer that is known to be at an address."""
@@ -593,6 +618,8 @@ class PathBook:
     def sendFailed(self, place: AddrPort, now: float) -> None:
         """The system says that an address cannot be reached from here."""
         self._lost(place, now)
+        for path in self._wireGuardOnly:
+            path.wireGuardFailed(place, now)
         for other in list(self._owners):
             if isinstance(other, Via) and other.address == place:
                 self._lost(other, now)
@@ -661,6 +688,9 @@ class PathBook:
             if at != path.scheduledAt:
                 continue
             path.scheduledAt = inf
+            if self._isSilent:
+                path.rest()
+                continue
             found, isCalled = path.tick(now)
             self._pingAll(path, found, now)
             if isCalled:

@@ -45,6 +45,10 @@ VIA_PATIENCE = 10.0
 WIREGUARD_TRUST = 5.0
 """Seconds for which a peer without disco is known to be where it was heard."""
 
+WIREGUARD_TURN = 6.0
+"""Seconds that each address of a peer without disco has for its answer; one
+handshake is tried again within that time."""
+
 
 class PeerPath:
     """
@@ -64,6 +68,9 @@ class PeerPath:
         "_heartbeatAt",
         "_lastFull",
         "_names",
+        "_turn",
+        "_turnEnds",
+        "_turnUsed",
         "best",
         "candidates",
         "changed",
@@ -89,6 +96,10 @@ class PeerPath:
         self._lastFull = -inf
         # The netmap's endpoints become candidates when the peer is first used.
         self._names: tuple[AddrPort, ...] | None = None
+        # Peers without disco: which address has its turn, and how long.
+        self._turn: Direct | None = None
+        self._turnEnds = -inf
+        self._turnUsed = -inf
 
     # -- candidates ------------------------------------------------------------------
 
@@ -244,17 +255,37 @@ class PeerPath:
 
     def wireGuardPlace(self, now: float) -> Direct | None:
         """
-        Where to send to a peer that has no disco: where it was heard, or else
-        the first address that it has, IPv6 before IPv4.
+        Where to send to a peer that has no disco.
+
+        Where it was heard just now; or else each address has its turn, until it
+        is heard at one: what is sent to it is the only question that it answers.
+        Where it was heard last is first, then IPv6, then IPv4.
         """
         self.prepare(now)
-        if self.best is not None:
-            return self.best.place
-        places = list(self.candidates)
-        for place in places:
-            if isinstance(place, AddrPort) and len(place.address) == 16:
-                return place
-        return places[0] if places else None
+        best = self.best
+        if best is not None and now < self.trustedUntil:
+            self._turn = None
+            return best.place
+        places = sorted(self.candidates, key=lambda place: -_length(place))
+        if best is not None:
+            places.remove(best.place)
+            places.insert(0, best.place)
+        if not places:
+            return None
+        isResumed = now - self._turnUsed >= WIREGUARD_TURN
+        self._turnUsed = now
+        if self._turn not in places or isResumed:
+            self._turn, self._turnEnds = places[0], now + WIREGUARD_TURN
+        elif now >= self._turnEnds:
+            following = places.index(self._turn) + 1
+            self._turn = places[following % len(places)]
+            self._turnEnds = now + WIREGUARD_TURN
+        return self._turn
+
+    def wireGuardFailed(self, place: Direct, now: float) -> None:
+        """The system knows no way to an address of a peer that has no disco."""
+        if place == self._turn:
+            self._turnEnds = now
 
     def isDirect(self, now: float) -> bool:
         """Whether packets go from here to the peer with nobody between."""
@@ -319,6 +350,16 @@ class PeerPath:
             self.best = candidate
             self._tell(f"{describe(place)} (heard there)", now)
         self.trustedUntil = now + WIREGUARD_TRUST
+
+    def received(self, place: Direct, now: float) -> None:
+        """Something authentic came from where packets go: that way works."""
+        best = self.best
+        if best is not None and best.place == place:
+            self.trustedUntil = max(self.trustedUntil, now + TRUST)
+
+    def rest(self) -> None:
+        """Keep no path confirmed by pings of its own."""
+        self._heartbeatAt = inf
 
     def networkChanged(self, now: float) -> bool:
         """
@@ -408,3 +449,8 @@ class PeerPath:
                 for c in self.candidates.values()
             ),
         )
+
+
+def _length(place: Direct) -> int:
+    """Bytes of an address."""
+    return len((place.address if isinstance(place, Via) else place).address)

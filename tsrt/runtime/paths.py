@@ -31,7 +31,7 @@ from tsrt.path.places import Direct, Place, Relayed, Via
 from tsrt.path.status import PathChange, PongReceived
 from tsrt.runtime.relayservers import Granted, RelayServers
 from tsrt.runtime.timers import DeadlineTimer
-from tsrt.tailcfg.capabilities import PEER_RELAY_VERSION
+from tsrt.tailcfg.capabilities import PEER_RELAY_VERSION, SILENT_DISCO
 from tsrt.underlay.interfaces import InterfaceAddress
 from tsrt.underlay.socket import UnderlaySocket
 from tsrt.wire import geneve
@@ -281,6 +281,9 @@ class PathService(Service):
         self.book.upsertPeers(news, now)
         if gone or news:
             self.peerRelays.peersChanged()
+        own = netmap.selfNode
+        if changes.selfChanged and own is not None:
+            self.book.setSilent(SILENT_DISCO in own.capMap)
         servers = self._relayServers
         if servers.update(changes, netmap):
             self.peerRelays.setServers(servers.keys, now, isEnabled=servers.isEnabled)

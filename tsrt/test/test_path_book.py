@@ -188,6 +188,62 @@ class DirectTests(PathTestCase):
         self.a.book.heard(at("192.0.2.1:1"), self.b.key, self.world.now)
         self.assertEqual(self.a.route(self.b), (at("192.0.2.1:1"), False))
 
+    def test_wireGuardOnlyTurns(self) -> None:
+        """Each address has its turn until the peer is heard at one."""
+        six, four, other = at("[2001:db8::1]:1"), at("192.0.2.1:1"), at("192.0.2.2:2")
+        self.a.knows(
+            PathPeer(self.b.key, b"", (four, six, other), isWireGuardOnly=True)
+        )
+
+        def sent(seconds: float) -> list[object]:
+            """Where packets went, one a second."""
+            places = []
+            for _ in range(round(seconds)):
+                place, _ = self.a.route(self.b)
+                if place not in places[-1:]:
+                    places.append(place)
+                self.world.run(1)
+            return places
+
+        self.assertEqual(sent(24), [six, four, other, six])
+        self.a.book.heard(other, self.b.key, self.world.now)
+        self.assertEqual(sent(5), [other])
+        # Nothing is heard any more: it is asked again, then others.
+        self.assertEqual(sent(18), [other, six, four])
+        self.world.run(60)
+        self.assertEqual(sent(2), [other])
+        self.a.book.sendFailed(other, self.world.now)
+        self.assertEqual(sent(2), [six])
+        self.a.knows(PathPeer(self.b.key, b"", (), isWireGuardOnly=True))
+        self.assertEqual(sent(2), [None])
+
+    def test_silent(self) -> None:
+        """
+        With silent disco what comes keeps a path trusted, and nothing is sent
+        that nobody wanted to say.
+        """
+        self.connect()
+        self.a.book.setSilent(True)
+        self.b.book.setSilent(True)
+        for _ in range(60):
+            self.assertEqual(self.a.route(self.b), (self.b.address, False))
+            self.a.book.heard(self.b.address, self.b.key, self.world.now)
+            self.world.run(1)
+        self.assertEqual(self.a.places(), [])
+        self.assertIsNone(self.a.book.deadline())
+        # From elsewhere, or by relay, it says nothing of this path.
+        for _ in range(7):
+            self.a.book.heard(at(PUBLIC), self.b.key, self.world.now)
+            self.a.book.heard(Relayed(1, self.b.key), self.b.key, self.world.now)
+            self.world.run(1)
+        self.assertEqual(self.a.route(self.b), (self.b.address, True))
+        self.assertIn(self.b.address, self.a.places())
+        self.world.run(1)
+        self.assertEqual(self.a.route(self.b), (self.b.address, False))
+        self.a.book.setSilent(False)
+        self.talk(20)
+        self.assertIn(self.b.address, self.a.places())
+
     def test_heardIsNoPath(self) -> None:
         """WireGuard from somewhere makes no path to a peer with disco."""
         self.a.book.heard(at(PUBLIC), self.b.key, self.world.now)
@@ -212,6 +268,7 @@ class DirectTests(PathTestCase):
         c.knows(self.a.peer("198.51.100.1:1"))
         self.a.knows(c.peer("192.0.2.3:3"))
         self.assertEqual(c.route(self.a), (None, True))
+        self.assertEqual(c.status(self.a).why, "relay: direct paths are switched off")
         self.a.book.ping(c.key, self.world.now)
         self.a.flush()
         self.world.run(10)
@@ -257,7 +314,7 @@ class RuleTests(PathTestCase):
         self.a.take(Relayed(1, self.b.key), sealed(self.b, self.a, call))
         self.assertEqual(len(self.a.places()), CALL_LIMIT + 1)
 
-    def test_R_MS_3_pongSource(self) -> None:
+    def test_R_MS_3_T_pong_source(self) -> None:
         """A pong counts only from where the ping went, and only once."""
         self.a.book.route(self.b.key, self.world.now)
         [(place, datagram), _] = self.a.book.take()
@@ -271,7 +328,7 @@ class RuleTests(PathTestCase):
 
     def test_R_MS_3_relayedPong(self) -> None:
         """Nor does a pong by relay for a ping that went directly."""
-        self.test_R_MS_3_pongSource()
+        self.test_R_MS_3_T_pong_source()
         self.assertIsNone(self.a.status(self.b).place)
 
     def test_R_MS_4_unsolicitedPong(self) -> None:
