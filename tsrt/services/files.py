@@ -58,6 +58,22 @@ class IdentifyingSite(Site):
         )
 
 
+class _Files(File):
+    """Files whose names clients may get wrong without filling the log."""
+
+    def getChild(self, path: bytes | str, request: Request) -> Resource:
+        """See L{File}; names that no file can have are not found."""
+        name = path if isinstance(path, bytes) else path.encode("utf-8", "replace")
+        try:
+            name.decode("utf-8")
+        except UnicodeDecodeError:
+            return self.childNotFound
+        if b"\0" in name:
+            return self.childNotFound
+        child: Resource = super().getChild(path, request)
+        return child
+
+
 class FilesService(ListeningService):
     """Serves the files below a directory by HTTP."""
 
@@ -74,6 +90,6 @@ class FilesService(ListeningService):
         """
         if not directory.is_dir():
             raise ConfigError(f"{directory} is not a directory")
-        site = IdentifyingSite(File(str(directory)), reactor, whois)
+        site = IdentifyingSite(_Files(str(directory)), reactor, whois)
         site.noisy = False
         super().__init__(listenOn, site)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from twisted.internet import task
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.task import Clock
@@ -353,12 +352,3 @@ def recordLog(case: SynchronousTestCase) -> Callable[[], list[str]]:
     """
     events = EventLoggingObserver.createWithCleanup(case, globalLogPublisher)
     return lambda: [formatEvent(event) for event in events]
-
-
-def cooperateOn(case: SynchronousTestCase, clock: Clock) -> None:
-    """
-    Let what Twisted does on the global reactor be done on a clock: pull
-    producers of HTTP responses and of TLS, and bodies of requests.
-    """
-    cooperator = task.Cooperator(scheduler=lambda call: clock.callLater(0.0001, call))
-    case.patch(task, "_theCooperator", cooperator)

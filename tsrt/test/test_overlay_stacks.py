@@ -30,9 +30,9 @@ from tsrt.test.overlaynet import (
     HalfCloser,
     PushProducer,
     Recorder,
-    cooperateOn,
     factoryFor,
 )
+from tsrt.testing.clock import cooperateOn
 from tsrt.testing.links import Link
 from tsrt.testing.tailnet import TestTailnet
 

@@ -17,10 +17,10 @@ from tsrt.test.overlaynet import (
     A4,
     OverlayNet,
     Recorder,
-    cooperateOn,
     factoryFor,
     recordLog,
 )
+from tsrt.testing.clock import cooperateOn
 from tsrt.testing.tailnet import TestTailnet
 
 
@@ -69,6 +69,9 @@ class FilesTests(SynchronousTestCase):
             b"/%2e%2e/outside.txt",
             b"/sub/..%2f..%2foutside.txt",
             b"//etc/passwd",
+            b"/%ff%fe",
+            b"/a.txt%00",
+            b"/" + b"a" * 5000,
         ):
             response, body = self.get(path)
             self.assertEqual(404, response.code, path)

@@ -30,8 +30,9 @@ from zope.interface.verify import verifyObject
 
 from tsrt.endpoints import TailnetServerEndpoint
 from tsrt.errors import UnknownPeer
-from tsrt.test.overlaynet import B4, B6, OverlayNet, Recorder, cooperateOn
+from tsrt.test.overlaynet import B4, B6, OverlayNet, Recorder
 from tsrt.testing.certificates import selfSigned
+from tsrt.testing.clock import cooperateOn
 from tsrt.testing.tailnet import TestTailnet
 from tsrt.web import (
     Forbidden,

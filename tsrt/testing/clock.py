@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.testing.simclock import SimulationClock
 
@@ -134,3 +136,14 @@ def resultOf(
     if isinstance(result, Failure):
         result.raiseException()
     return result
+
+
+def cooperateOn(case: SynchronousTestCase, clock: Clock) -> None:
+    """
+    Let what Twisted does on the global reactor be done on a clock, for one
+    test: pull producers of HTTP responses and of TLS, and bodies of requests.
+
+    @param case: the test.
+    """
+    cooperator = task.Cooperator(scheduler=lambda call: clock.callLater(0.0001, call))
+    case.patch(task, "_theCooperator", cooperator)
