@@ -13,7 +13,6 @@ from math import inf
 from typing import Protocol
 
 from tsrt.addresses import DERP_MAGIC, AddrPort
-from tsrt.crypto.box import Box, openFrom, sealTo
 from tsrt.errors import DecryptError, WireError
 from tsrt.keys import DiscoKey
 from tsrt.path.candidates import (
@@ -23,8 +22,9 @@ from tsrt.path.candidates import (
     callMayName,
     pingMayName,
 )
-from tsrt.path.contacts import Contact
+from tsrt.path.contacts import Contact, Contacts
 from tsrt.path.flights import Flight, Flights
+from tsrt.path.peerindex import PeerIndex
 from tsrt.path.peerpath import PeerPath
 from tsrt.path.peers import PathPeer
 from tsrt.path.places import Direct, Place, Relayed, Via
@@ -84,18 +84,13 @@ class PathBook:
         self.counters = PathCounters()
         self.needsEndpoints = False
         self.relays: RelayFinder | None = None
-        self._key = key
-        self._public = key.public().raw
         self._randbytes = randbytes
         self._ipv6 = ipv6
         self._relayOnly = relayOnly
         self._isSilent = False
-        self._wireGuardOnly: set[PeerPath] = set()
         self._own = b""
-        self._paths: dict[bytes, PeerPath] = {}
-        self._byDisco: dict[bytes, list[PeerPath]] = {}
-        self._contacts: dict[bytes, Contact] = {}
-        self._owners: dict[Direct, PeerPath] = {}
+        self._peers = PeerIndex()
+        self._contacts = Contacts(key, randbytes)
         self._flights = Flights()
         self._tokens = 0
         self._endpoints: tuple[AddrPort, ...] = ()
@@ -121,14 +116,14 @@ class PathBook:
     def setPeers(self, peers: Iterable[PathPeer], now: float) -> None:
         """Take all peers that there are; others are forgotten."""
         listed = list(peers)
-        gone = self._paths.keys() - {peer.key for peer in listed}
+        gone = self._peers.keys() - {peer.key for peer in listed}
         self.removePeers(list(gone))
         self.upsertPeers(listed, now)
 
     def upsertPeers(self, peers: Iterable[PathPeer], now: float) -> None:
         """Take new peers, and what is new of others."""
         for peer in peers:
-            path = self._paths.get(peer.key)
+            path = self._peers.get(peer.key)
             if path is None:
                 path = self._newPath(peer, now)
             else:
@@ -137,64 +132,34 @@ class PathBook:
                 if path.peer.disco != peer.disco:
                     self._forgetDisco(path)
                 isWorthATry = path.setPeer(peer, now)
-                self._disownOthers(path)
+                self._peers.disown(path)
                 if isWorthATry and peer.disco and not self._relayOnly:
                     self._pingAll(path, path.discover(now), now)
                 self._settle(path)
-            self._takeOver(path)
-            if peer.isWireGuardOnly:
-                self._wireGuardOnly.add(path)
-            else:
-                self._wireGuardOnly.discard(path)
-            if peer.disco:
-                paths = self._byDisco.setdefault(peer.disco, [])
-                if path not in paths:
-                    paths.append(path)
+            self._peers.note(path)
 
     def _newPath(self, peer: PathPeer, now: float) -> PeerPath:
         path = PeerPath(peer, now)
         if self._relayOnly:
             path.why = "relay: direct paths are switched off"
-        self._paths[peer.key] = path
         return path
-
-    def _takeOver(self, path: PeerPath) -> None:
-        """What control names belongs to whom it names it for."""
-        for place in path.peer.endpoints:
-            owner = self._owners.get(place)
-            if owner is not None and place not in owner.peer.endpoints:
-                self._owners[place] = path
 
     def removePeers(self, keys: Iterable[bytes]) -> None:
         """Forget peers, by their raw node keys; strangers are ignored."""
         for key in keys:
-            path = self._paths.pop(key, None)
+            path = self._peers.remove(key)
             if path is None:
                 continue
             self._forgetDisco(path)
-            self._wireGuardOnly.discard(path)
             self._toCall.pop(key, None)
             path.candidates.clear()
-            self._disownOthers(path)
             path.scheduledAt = inf
             path.best = None
             self._flights.forgetPath(path)
 
     def _forgetDisco(self, path: PeerPath) -> None:
-        raw = path.peer.disco
-        paths = self._byDisco.get(raw)
-        if paths is not None:
-            if path in paths:
-                paths.remove(path)
-            if not paths:
-                del self._byDisco[raw]
-                self._contacts.pop(raw, None)
-
-    def _disownOthers(self, path: PeerPath) -> None:
-        """Give up the addresses that a peer has no more."""
-        for place in [p for p, o in self._owners.items() if o is path]:
-            if place not in path.candidates:
-                del self._owners[place]
+        if self._peers.forgetDisco(path):
+            self._contacts.forget(path.peer.disco)
 
     def setEndpoints(
         self, endpoints: Sequence[AddrPort], now: float, *, hasReflexive: bool
@@ -226,12 +191,12 @@ class PathBook:
     def networkChanged(self, now: float) -> None:
         """This machine has other addresses: trust nothing, and look again."""
         self._flights.clear()
-        self._owners.clear()
+        self._peers.forgetAddresses()
         self._endpointsAt = -inf
-        for path in self._paths.values():
+        for path in self._peers:
             if path.networkChanged(now) and not self._relayOnly:
                 self._search(path, path.discover(now), now)
-            self._disownOthers(path)
+            self._peers.disown(path)
             self._settle(path)
 
     # -- the hot path --------------------------------------------------------------
@@ -244,7 +209,7 @@ class PathBook:
         @return: the place to send them directly, if there is one; and whether
             they go by the relay as well, or only.
         """
-        path = self._paths.get(peer)
+        path = self._peers.get(peer)
         if path is None or self._relayOnly:
             return None, True
         path.lastSent = now
@@ -276,25 +241,13 @@ class PathBook:
 
     # -- sending -------------------------------------------------------------------
 
-    def _contact(self, raw: bytes, now: float) -> Contact | None:
-        """What is kept of the owner of a disco key; made at first use."""
-        contact = self._contacts.get(raw)
-        if contact is None:
-            try:
-                box = Box(self._key.raw, raw)
-            except DecryptError:
-                return None
-            contact = self._contacts[raw] = Contact(raw, box, now)
-        return contact
-
     def _send(
         self, path: PeerPath, place: Place, message: disco.Message, now: float
     ) -> bool:
-        contact = self._contact(path.peer.disco, now)
+        contact = self._contacts.withDisco(path.peer.disco, now)
         if contact is None:
             return False
-        sealed = sealTo(contact.box, message.encode(), self._randbytes)
-        self._out.append((place, disco.encodeEnvelope(self._public, sealed)))
+        self._out.append((place, self._contacts.seal(contact, message)))
         return True
 
     def _search(
@@ -359,16 +312,12 @@ class PathBook:
 
     def peer(self, key: bytes) -> PathPeer | None:
         """What the netmap says of a peer, by its raw node key."""
-        path = self._paths.get(key)
+        path = self._peers.get(key)
         return None if path is None else path.peer
 
     def names(self, packed: bytes) -> bool:
         """Whether control names an address as one of some peer."""
-        return any(
-            place.address == packed
-            for path in self._paths.values()
-            for place in path.peer.endpoints
-        )
+        return self._peers.names(packed)
 
     def tell(self, key: bytes, message: disco.Message, now: float) -> bool:
         """
@@ -376,14 +325,14 @@ class PathBook:
 
         @return: whether it is a peer that knows disco.
         """
-        path = self._paths.get(key)
+        path = self._peers.get(key)
         if path is None or not path.peer.disco:
             return False
         return self._send(path, Relayed(path.peer.home, key), message, now)
 
     def offerVia(self, key: bytes, via: Via, now: float) -> None:
         """A peer may perhaps be met at a peer relay: ask it there."""
-        path = self._paths.get(key)
+        path = self._peers.get(key)
         if path is not None and not self._relayOnly:
             candidate = path.learn(via, Source.RELAY, now)
             candidate.heardPong = max(candidate.heardPong, now)
@@ -391,15 +340,15 @@ class PathBook:
 
     def withdrawVia(self, key: bytes, via: Via, now: float) -> None:
         """A peer is not met any more where L{offerVia} said."""
-        path = self._paths.get(key)
+        path = self._peers.get(key)
         if path is not None:
             path.withdrawVia(via, now)
-            self._disownOthers(path)
+            self._peers.disown(path)
             self._settle(path)
 
     def isTrusted(self, key: bytes, via: Via, now: float) -> bool:
         """Whether a peer relay carries what goes to a peer, at this moment."""
-        path = self._paths.get(key)
+        path = self._peers.get(key)
         return (
             path is not None
             and path.best is not None
@@ -421,24 +370,22 @@ class PathBook:
         except WireError:
             counters.droppedMalformed += 1
             return
-        paths = self._byDisco.get(sender)
+        paths = self._peers.withDisco(sender)
         if not paths:
             counters.droppedStranger += 1
             return
         if self._relayOnly and not isinstance(place, Relayed):
             counters.droppedStranger += 1
             return
-        contact = self._contact(sender, now)
+        contact = self._contacts.withDisco(sender, now)
         if contact is None:
             counters.droppedUnopened += 1
             return
         try:
-            plaintext = openFrom(contact.box, boxed)
+            message = self._contacts.open(contact, boxed)
         except DecryptError:
             counters.droppedUnopened += 1
             return
-        try:
-            message = disco.parseMessage(plaintext)
         except WireError:
             counters.droppedMalformed += 1
             return
@@ -452,7 +399,7 @@ class PathBook:
             self._aboutRelay(contact, place, message, now)
 
     def _sender(
-        self, paths: list[PeerPath], place: Place, nodeKey: bytes
+        self, paths: Sequence[PeerPath], place: Place, nodeKey: bytes
     ) -> PeerPath | None:
         """Which of the nodes with one disco key sent something."""
         if isinstance(place, Relayed):
@@ -460,14 +407,14 @@ class PathBook:
                 return None
             nodeKey = place.peer
         if nodeKey:
-            path = self._paths.get(nodeKey)
+            path = self._peers.get(nodeKey)
             return path if path in paths else None
         return paths[0] if len(paths) == 1 else None
 
     def _pinged(
         self,
         contact: Contact,
-        paths: list[PeerPath],
+        paths: Sequence[PeerPath],
         place: Place,
         ping: disco.Ping,
         now: float,
@@ -501,12 +448,11 @@ class PathBook:
         path.prepare(now)
         candidate = path.candidates.get(place)
         if candidate is None:
-            owner = self._owners.get(place)
             # Where a peer is met at peer relays is agreed upon before.
             if isinstance(place, Via) or not pingMayName(place):
                 self.counters.droppedCandidate += 1
                 return
-            if (owner is not None and owner is not path) or not contact.news.take(now):
+            if not self._peers.mayBe(path, place) or not contact.news.take(now):
                 self.counters.droppedCandidate += 1
                 return
         isNew = candidate is None
@@ -518,7 +464,7 @@ class PathBook:
             # It came through, so the NATs on both sides are open at this moment.
             self._ping(path, place, candidate, now)
         candidate.heardPing = now
-        self._owners.setdefault(place, path)
+        self._peers.heard(path, place)
 
     def _ponged(
         self, sender: bytes, place: Place, pong: disco.Pong, now: float
@@ -541,7 +487,7 @@ class PathBook:
         if path.candidates.get(place) is not candidate:
             # It was withdrawn while the ping was under way.
             return
-        self._owners[place] = path
+        self._peers.confirm(path, place)
         path.answered(candidate, latency, now)
         if isinstance(place, Via) and self.relays is not None:
             self.relays.confirmed(path.peer, place, now)
@@ -554,7 +500,7 @@ class PathBook:
         if not isinstance(place, Relayed):
             counters.droppedCall += 1
             return
-        path = self._paths.get(place.peer)
+        path = self._peers.get(place.peer)
         if path is None or path.peer.disco != contact.disco:
             counters.droppedUnbound += 1
             return
@@ -566,8 +512,7 @@ class PathBook:
         counters.callsReceived += 1
         places = []
         for endpoint in call.endpoints[:CALL_LIMIT]:
-            owner = self._owners.get(endpoint)
-            if callMayName(endpoint) and (owner is None or owner is path):
+            if callMayName(endpoint) and self._peers.mayBe(path, endpoint):
                 places.append(endpoint)
         counters.droppedCandidate += len(call.endpoints) - len(places)
         found = path.called(places, now)
@@ -586,7 +531,7 @@ class PathBook:
         if not isinstance(place, Relayed):
             counters.droppedCall += 1
             return
-        path = self._paths.get(place.peer)
+        path = self._peers.get(place.peer)
         if path is None or path.peer.disco != contact.disco:
             counters.droppedUnbound += 1
             return
@@ -601,7 +546,7 @@ class PathBook:
 
         That makes a path only for peers that do not know disco.
         """
-        path = self._paths.get(peer)
+        path = self._peers.get(peer)
         if path is None or isinstance(place, Relayed):
             return
         if path.peer.isWireGuardOnly:
@@ -612,20 +557,19 @@ class PathBook:
 
     def peerAt(self, place: Direct) -> bytes | None:
         """The raw node key of the peer that is known to be at an address."""
-        path = self._owners.get(place)
+        path = self._peers.ownerOf(place)
         return None if path is None else path.peer.key
 
     def sendFailed(self, place: AddrPort, now: float) -> None:
         """The system says that an address cannot be reached from here."""
         self._lost(place, now)
-        for path in self._wireGuardOnly:
+        for path in self._peers.withoutDisco():
             path.wireGuardFailed(place, now)
-        for other in list(self._owners):
-            if isinstance(other, Via) and other.address == place:
-                self._lost(other, now)
+        for via in self._peers.viasAt(place):
+            self._lost(via, now)
 
     def _lost(self, place: Direct, now: float) -> None:
-        path = self._owners.get(place)
+        path = self._peers.ownerOf(place)
         if path is None:
             return
         if path.best is not None and path.best.place == place:
@@ -633,7 +577,7 @@ class PathBook:
             self._settle(path)
         if isinstance(place, Via):
             path.withdrawVia(place, now)
-            del self._owners[place]
+            self._peers.disown(path)
 
     # -- what goes out ---------------------------------------------------------------
 
@@ -718,7 +662,7 @@ class PathBook:
         @return: a token by which to know the answers; 0 if the peer is unknown
             or has no disco.
         """
-        path = self._paths.get(peer)
+        path = self._peers.get(peer)
         if path is None or not path.peer.disco:
             return 0
         self._tokens += 1
@@ -744,5 +688,5 @@ class PathBook:
 
     def status(self, peer: bytes, now: float) -> PathStatus | None:
         """How the way to a peer stands; C{None} for strangers."""
-        path = self._paths.get(peer)
+        path = self._peers.get(peer)
         return None if path is None else path.status(now)

@@ -511,7 +511,10 @@ class RuleTests(PathTestCase):
         self.assertLess(len(self.a.places()), 300)
         self.assertGreater(self.count("droppedFlood"), 1700)
         self.assertLessEqual(len(self.a.status(self.b).candidates), CANDIDATE_LIMIT + 1)
-        contact = self.a.book._contacts[self.b.disco.public().raw]
+        contact = self.a.book._contacts.withDisco(
+            self.b.disco.public().raw, self.world.now
+        )
+        assert contact is not None
         self.assertLessEqual(len(contact._seen), TRANSACTIONS)
         self.assertTrue(self.a.isDirect(self.b))
         self.talk(10)
@@ -576,7 +579,7 @@ class RuleTests(PathTestCase):
         ]
         self.a.knows(*peers)
         self.assertIsNone(self.a.book.deadline())
-        self.assertEqual(self.a.book._contacts, {})
+        self.assertEqual(len(self.a.book._contacts), 0)
         status = self.a.book.status(peers[0].key, self.world.now)
         assert status is not None
         self.assertEqual(status.candidates, ())
