@@ -83,7 +83,7 @@ class DiscoFloodTests(FaultTestCase):
 
     def sealed(self, key: DiscoKey, message: disco.Message) -> bytes:
         """A message to C{b}."""
-        box = Box(key.raw, self.book._public)
+        box = Box(key.raw, self.book._contacts._public)
         sealed = sealTo(box, message.encode(), self.random.randbytes)
         return disco.encodeEnvelope(key.public().raw, sealed)
 
@@ -122,7 +122,7 @@ class DiscoFloodTests(FaultTestCase):
             elif number % 3 == 2:
                 message = disco.CallMeMaybe(())
             datagram = bytearray(self.sealed(key, message))
-            datagram[6:38] = self.net["a"]._engine.paths.book._public
+            datagram[6:38] = self.net["a"]._engine.paths.book._contacts._public
             datagrams.append(bytes(datagram))
         self.flood(datagrams)
         self.assertDropped("b", "path", "Unopened", 1000)
@@ -193,7 +193,7 @@ class DiscoFloodTests(FaultTestCase):
         the like makes the node send nothing there.
         """
         before = self.paths()
-        key = self.net["c"]._engine.paths.book._key
+        key = self.net["c"]._engine.paths.book._contacts._key
         told: set[str] = set()
         internet = self.net.internet
         carry = internet.sendDatagram
@@ -223,7 +223,7 @@ class DiscoFloodTests(FaultTestCase):
     def test_callsNotByRelay(self) -> None:
         """Calls that do not come by a relay, and pings in another's name."""
         before = self.paths()
-        key = self.net["c"]._engine.paths.book._key
+        key = self.net["c"]._engine.paths.book._contacts._key
         call = disco.CallMeMaybe((AddrPort(parseAddress("203.0.113.5"), 5),))
         datagrams = [self.sealed(key, call) for _ in range(200)]
         datagrams += [
