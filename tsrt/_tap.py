@@ -51,6 +51,8 @@ class Options(UsageOptions):
     )
 
     optFlags = [
+        ["accept-routes", None, "Reach networks behind other nodes through them."],
+        ["shields-up", None, "Let nobody begin a connection with this node."],
         ["ephemeral", None, "Leave the tailnet for good when the node stops."],
         ["force-reauth", None, "Log in anew, although a valid key is saved."],
         ["allow-http", None, "Permit an http:// login server on a public address."],
@@ -71,6 +73,12 @@ class Options(UsageOptions):
         ["statedir", None, None, "Directory for the node's keys."],
         ["state", None, None, "'mem:' keeps keys in memory only (with --ephemeral)."],
         ["advertise-tags", None, None, "Tags to ask for, with commas between."],
+        [
+            "exit-node",
+            None,
+            None,
+            "Peer through which everything else goes: name, address or auto:any.",
+        ],
         ["port", None, None, "UDP port on the real network; 0 picks one.", int],
         [
             "static-endpoints",
@@ -163,6 +171,9 @@ class Options(UsageOptions):
             "hostname": self["hostname"],
             "stateDir": self["statedir"],
             "advertiseTags": _list(self["advertise-tags"]),
+            "acceptRoutes": True if self["accept-routes"] else None,
+            "exitNode": self["exit-node"],
+            "shieldsUp": True if self["shields-up"] else None,
             "port": self["port"],
             "staticEndpoints": _list(self["static-endpoints"]),
             "caFile": self["ca-file"],

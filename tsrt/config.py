@@ -24,6 +24,7 @@ from tsrt.addresses import AddrPort
 from tsrt.errors import ConfigError, WireError
 from tsrt.interfaces import IStreamDialer
 from tsrt.keys import Secret
+from tsrt.netmap.exitnode import ExitNodeSelector
 from tsrt.path.portmapping import Gateway
 from tsrt.underlay.gateway import findGateway
 from tsrt.underlay.interfaces import InterfaceAddress, interfaceAddresses
@@ -84,6 +85,23 @@ def _checkEndpoints(
                 f"the endpoint {text!r} is not an address with a port",
                 advice="Write it like 203.0.113.7:41641 or [2001:db8::7]:41641.",
             ) from None
+
+
+def _checkExitNode(
+    instance: object, attribute: Attribute[str | None], value: str | None
+) -> None:
+    if value is not None:
+        ExitNodeSelector.parse(value)
+
+
+def checkHostname(name: str) -> None:
+    """
+    Check a name that a node may ask for.
+
+    @raise ConfigError: nothing of it can stand in a DNS label.
+    """
+    if not sanitizeHostname(name):
+        raise ConfigError(f"the hostname {name!r} holds no letter and no digit")
 
 
 def _checkPositive(
@@ -153,6 +171,12 @@ class NodeConfig:
         reads the key from a file.
     @ivar ephemeral: whether control forgets the node when it stops.
     @ivar advertiseTags: the tags that the node asks for.
+    @ivar acceptRoutes: whether networks behind other nodes are reached through
+        them.
+    @ivar exitNode: the peer through which everything else goes: its MagicDNS
+        name or tailnet address, or C{auto:any} for the nearest; C{None}: what no
+        route leads to goes nowhere.
+    @ivar shieldsUp: whether to let nobody begin anything with this node.
     @ivar port: UDP port on the real network; 0 picks one.
     @ivar staticEndpoints: further C{address:port} at which peers reach that
         port, such as one that was forwarded by hand.
@@ -185,6 +209,9 @@ class NodeConfig:
     advertiseTags: tuple[str, ...] = field(
         default=(), converter=_toTuple, validator=_checkTags
     )
+    acceptRoutes: bool = False
+    exitNode: str | None = field(default=None, validator=_checkExitNode)
+    shieldsUp: bool = False
     port: int = field(default=0, validator=_checkPort)
     staticEndpoints: tuple[str, ...] = field(
         default=(), converter=_toTuple, validator=_checkEndpoints
@@ -204,11 +231,7 @@ class NodeConfig:
     stopTimeout: float = field(default=3.0, validator=_checkPositive)
 
     def __attrs_post_init__(self) -> None:
-        label = sanitizeHostname(self.hostname)
-        if not label:
-            raise ConfigError(
-                f"the hostname {self.hostname!r} holds no letter and no digit"
-            )
+        checkHostname(self.hostname)
 
     @classmethod
     def fromEnvironment(
@@ -369,6 +392,9 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "authKey": _TEXT,
     "ephemeral": _SWITCH,
     "advertiseTags": ((list,), "a list of texts"),
+    "acceptRoutes": _SWITCH,
+    "exitNode": _TEXT,
+    "shieldsUp": _SWITCH,
     "port": ((int,), "a whole number"),
     "staticEndpoints": ((list,), "a list of texts"),
     "relayOnly": _SWITCH,

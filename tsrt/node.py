@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
@@ -38,6 +38,7 @@ from tsrt.errors import (
 )
 from tsrt.failures import NoSuchPeer
 from tsrt.interfaces import ILoginPrompt, IStateStore
+from tsrt.netmap.exitnode import suggestExit
 from tsrt.netmap.netmap import Node as Peer
 from tsrt.netmap.whois import WhoIs
 from tsrt.netstack.stack import Stack
@@ -48,6 +49,7 @@ from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.ping import PingResult
 from tsrt.runtime.pings import PingKind
+from tsrt.runtime.preferences import PreferenceCell, Preferences
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import NodeStatus, StatusPublisher
 from tsrt.runtime.waiting import UpWaiter
@@ -110,6 +112,7 @@ class Node(OrderedMultiService):
         self._prompt = login
         self._registryName = name
         self._publisher = StatusPublisher()
+        self._preferences = PreferenceCell(Preferences.of(self._config))
         self._core = LifecycleCore(self._publisher)
         self._lifecycle = makeLifecycle(self._core)
         self._overlay = NodeOverlay(reactor, Stack(randbytes=self._seams.randbytes))
@@ -140,6 +143,7 @@ class Node(OrderedMultiService):
                 overlay=self._overlay,
                 lifecycle=self._lifecycle,
                 publisher=self._publisher,
+                preferences=self._preferences,
                 prompt=self._prompt,
             )
             self._engine.startService()
@@ -227,6 +231,43 @@ class Node(OrderedMultiService):
         gone all the same.
         """
         return self._running().logout()
+
+    # -- what the user wants ----------------------------------------------------------
+
+    @property
+    def preferences(self) -> Preferences:
+        """What may be changed while the node runs, as it is at present."""
+        return self._preferences.value
+
+    def setPreferences(self, **changes: Any) -> None:
+        """
+        Change some preferences, whether the node runs or not.
+
+        They are in force when this returns, and control is told of them at once;
+        a stop and a start of the node do not undo them.
+
+        @param changes: attributes of L{Preferences}.
+        @raise ConfigError: there is no such preference, or no such value; nothing
+            was changed then.
+        """
+        self._preferences.change(changes)
+
+    @property
+    def activeExitNode(self) -> Peer | None:
+        """
+        The peer through which packets go that no other route leads for.
+
+        C{None} as well while the exit node that is wanted is not there: such
+        packets go nowhere then.
+        """
+        return None if self._engine is None else self._engine.dispatcher.exit.node
+
+    def suggestExitNode(self) -> Peer | None:
+        """The exit node that is nearest, as far as that can be told."""
+        engine = self._engine
+        if engine is None:
+            return None
+        return suggestExit(engine.netmap.peers, engine.latencies())
 
     # -- talking over the tailnet ---------------------------------------------------
 

@@ -37,7 +37,7 @@ from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
 from tsrt.runtime.drain import DrainService
 from tsrt.runtime.engine import Engine
-from tsrt.runtime.hostinfo import describeMachine
+from tsrt.runtime.hostinfo import describeNode
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.linkchange import LinkChangeHandler
@@ -46,6 +46,7 @@ from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
 from tsrt.runtime.peerpaths import PathReporter, PeerPaths
 from tsrt.runtime.pings import Pinger, PingKind
+from tsrt.runtime.preferences import PreferenceCell
 from tsrt.runtime.prompt import LogPrompt
 from tsrt.runtime.status import StatusPublisher
 from tsrt.runtime.tsmp import TSMPResponder
@@ -168,6 +169,7 @@ def buildEngine(
     overlay: NodeOverlay,
     lifecycle: Lifecycle,
     publisher: StatusPublisher,
+    preferences: PreferenceCell,
     prompt: ILoginPrompt | None,
 ) -> Engine:
     """
@@ -181,7 +183,15 @@ def buildEngine(
     store.open()
     try:
         return _build(
-            reactor, config, seams, store, overlay, lifecycle, publisher, prompt
+            reactor,
+            config,
+            seams,
+            store,
+            overlay,
+            lifecycle,
+            publisher,
+            preferences,
+            prompt,
         )
     except BaseException:
         store.close()
@@ -196,6 +206,7 @@ def _build(
     overlay: NodeOverlay,
     lifecycle: Lifecycle,
     publisher: StatusPublisher,
+    preferences: PreferenceCell,
     prompt: ILoginPrompt | None,
 ) -> Engine:
     randbytes = seams.randbytes
@@ -211,6 +222,7 @@ def _build(
         overlay=overlay,
         lifecycle=lifecycle,
         publisher=publisher,
+        preferences=preferences,
         keeper=keeper,
         wallclock=wallclock,
     )
@@ -225,6 +237,7 @@ def _build(
     state = MapState()
     tunnel = TunnelTable(nodeKey, timestamp=timestamps, randbytes=randbytes)
     packetFilter = PacketFilter(state.map.capabilitiesOf)
+    packetFilter.setShieldsUp(preferences.value.shieldsUp)
     relays = RelayPool(
         reactor,
         dialer,
@@ -266,10 +279,13 @@ def _build(
         keepAlive=config.keepAlive,
         now=overlay.now,
         wallclock=wallclock,
+        preferences=lambda: preferences.value,
+        latencies=engine.latencies,
         setRoutes=datapath.setRoutes,
         setAddresses=overlay.setAddresses,
         setRelays=engine.setRelayMap,
         setPaths=lambda changes, netmap: paths.applyNetmap(changes, netmap),
+        setExit=engine.exitChanged,
         publish=publish,
     )
 
@@ -382,7 +398,6 @@ def _build(
         ControlSettings(
             url=config.controlURL,
             authKey=config.resolvedAuthKey(),
-            hostname=config.hostname,
             tags=config.advertiseTags,
             ephemeral=config.ephemeral,
             forceReauth=config.forceReauth,
@@ -401,7 +416,7 @@ def _build(
             useNodeKey=useNodeKey,
             newPoll=state.newPoll,
         ),
-        hostinfo=describeMachine(),
+        hostinfo=describeNode(preferences.value),
         pinger=lambda ip, kind: _answerPing(engine, ip, kind),
         c2n=C2NSources(
             metrics=metrics.text,

@@ -8,15 +8,17 @@ reached; then names; and last what users are told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 
 from tsrt.netmap.delta import Changes, MapState
+from tsrt.netmap.exitnode import NO_EXIT, ExitChoice, chooseExit
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.names import NameTable
 from tsrt.netmap.netmap import NetworkMap, Node
 from tsrt.netmap.routes import RouteTable, buildRoutes
+from tsrt.runtime.preferences import Preferences
 from tsrt.tailcfg import DERPMap, MapResponse
 from tsrt.tunnel.table import TunnelTable
 
@@ -28,7 +30,7 @@ class NetmapDispatcher:
     Holds the netmap and tells each part of the node what concerns it.
 
     @ivar names: the names of the tailnet at present.
-    @ivar routes: where packets go at present.
+    @ivar exit: the exit node at present, or why there is none.
     """
 
     def __init__(
@@ -40,19 +42,25 @@ class NetmapDispatcher:
         keepAlive: float,
         now: Callable[[], float],
         wallclock: Callable[[], float],
+        preferences: Callable[[], Preferences],
+        latencies: Callable[[], Mapping[int, float]],
         setRoutes: Callable[[RouteTable[bytes]], object],
         setAddresses: Callable[[list[bytes]], object],
         setRelays: Callable[[DERPMap], object],
         setPaths: Callable[[Changes, NetworkMap], object],
+        setExit: Callable[[ExitChoice], object],
         publish: Callable[[NetworkMap, Changes], object],
     ) -> None:
         """
         @param keepAlive: seconds between keep-alives to each peer, or 0.
+        @param preferences: gives what the user wants.
+        @param latencies: gives the seconds to each relay region, where known.
         @param setRoutes: takes the table from addresses to peers.
         @param setAddresses: takes this node's packed addresses.
         @param setRelays: takes the map of relay regions.
         @param setPaths: told which peers came, went or changed, and of other
             rules, by which some relay.
+        @param setExit: told which peer has become the exit node, or why none.
         @param publish: told, at the end, what users may want to know.
         """
         self._state = state
@@ -61,11 +69,15 @@ class NetmapDispatcher:
         self._keepAlive = keepAlive
         self._now = now
         self._wallclock = wallclock
+        self._preferences = preferences
+        self._latencies = latencies
+        self._setExit = setExit
         self._setRoutes = setRoutes
         self._setAddresses = setAddresses
         self._setRelays = setRelays
         self._setPaths = setPaths
         self._publish = publish
+        self.exit = NO_EXIT
         self._rejectedBefore: tuple[str, ...] = ()
         self.names = NameTable(state.map)
 
@@ -91,8 +103,14 @@ class NetmapDispatcher:
     def _tell(self, changes: Changes) -> None:
         netmap = self._state.map
         self._updateKeys(changes, netmap)
-        if changes.routesChanged or changes.selfChanged:
+        exitBefore = self.exit
+        if changes.peersChanged or changes.selfChanged:
+            self.exit = self._chooseExit(netmap)
+        isOther = _idOf(self.exit) != _idOf(exitBefore)
+        if changes.routesChanged or changes.selfChanged or isOther:
             self._updateRoutes(netmap)
+        if self.exit != exitBefore:
+            self._setExit(self.exit)
         if changes.filterChanged or changes.attributesChanged:
             self._filter.setRules(self._state.rules)
         if changes.jailChanged or changes.routesChanged:
@@ -124,8 +142,33 @@ class NetmapDispatcher:
                     node.key.raw, self._keepAlive, incarnation, now=now
                 )
 
+    def _chooseExit(self, netmap: NetworkMap) -> ExitChoice:
+        """Look the exit node up that the user wants (R-ENV-3)."""
+        own = netmap.selfNode
+        return chooseExit(
+            self._preferences().exitNode,
+            netmap.peers,
+            "" if own is None else own.tailnetSuffix,
+            self._latencies(),
+            _idOf(self.exit),
+        )
+
+    def preferencesChanged(self) -> None:
+        """The user wants other routes, or another exit node."""
+        netmap = self._state.map
+        if netmap.selfNode is None:
+            # The first netmap brings it all.
+            return
+        exitBefore, self.exit = self.exit, NO_EXIT
+        self.exit = self._chooseExit(netmap)
+        self._updateRoutes(netmap)
+        if self.exit != exitBefore:
+            self._setExit(self.exit)
+
     def _updateRoutes(self, netmap: NetworkMap) -> None:
-        table = buildRoutes(netmap.peers)
+        # Where packets go and where they may come from are one table (R-RT-7).
+        wanted = self._preferences()
+        table = buildRoutes(netmap.peers, wanted.acceptRoutes, _idOf(self.exit) or None)
         self._setRoutes(table)
         self._filter.setSources(table)
         own = netmap.selfNode
@@ -146,3 +189,8 @@ class NetmapDispatcher:
         """The home relay region of a peer; 0 if it has none."""
         node: Node | None = self._state.map.peerByKey(key)
         return 0 if node is None else node.homeDERP
+
+
+def _idOf(choice: ExitChoice) -> str:
+    """The stable id of an exit node, or empty."""
+    return "" if choice.node is None else choice.node.stableID

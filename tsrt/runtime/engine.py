@@ -7,7 +7,7 @@ nothing of a former run is left in a later one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from math import inf
 
 from twisted.internet.defer import Deferred
@@ -19,6 +19,7 @@ from tsrt.control.service import ControlService
 from tsrt.derp.pool import RelayPool
 from tsrt.errors import RelayError, WireError
 from tsrt.netmap.delta import Changes
+from tsrt.netmap.exitnode import ExitChoice
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.node import Node as Peer
@@ -29,6 +30,7 @@ from tsrt.path.portmapping import Service as MappingService
 from tsrt.path.status import PathChange
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
+from tsrt.runtime.hostinfo import describeNode
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.metrics import MetricsSource
@@ -36,6 +38,7 @@ from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
 from tsrt.runtime.peerpaths import PathReporter
 from tsrt.runtime.pings import Pinger
+from tsrt.runtime.preferences import PreferenceCell, Preferences
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import Health, NodeState, StatusPublisher
 from tsrt.tailcfg import UNSET, DERPMap, NetInfo
@@ -89,6 +92,7 @@ class Engine(OrderedMultiService):
         overlay: NodeOverlay,
         lifecycle: Lifecycle,
         publisher: StatusPublisher,
+        preferences: PreferenceCell,
         keeper: IdentityKeeper,
         wallclock: Callable[[], float],
     ) -> None:
@@ -96,6 +100,7 @@ class Engine(OrderedMultiService):
         self._overlay = overlay
         self._lifecycle = lifecycle
         self._publisher = publisher
+        self._preferences = preferences
         self._keeper = keeper
         self._wallclock = wallclock
         self._hasRegions = True
@@ -171,6 +176,47 @@ class Engine(OrderedMultiService):
             await self.control.logout()
         finally:
             self._keeper.forget()
+
+    # -- what the user wants -------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Start all parts, and follow the user's preferences from now on."""
+        self._preferences.attach(self._preferencesChanged)
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop all parts."""
+        self._preferences.attach(None)
+        return super().stopService()
+
+    def _preferencesChanged(self, former: Preferences, now: Preferences) -> None:
+        if now.shieldsUp != former.shieldsUp:
+            self.packetFilter.setShieldsUp(now.shieldsUp)
+        if (now.acceptRoutes, now.exitNode) != (former.acceptRoutes, former.exitNode):
+            self.dispatcher.preferencesChanged()
+        self._tellHostinfo()
+
+    def latencies(self) -> Mapping[int, float]:
+        """Seconds to the relay regions, as far as they were measured."""
+        return {} if self._report is None else self._report.latencies
+
+    def exitChanged(self, choice: ExitChoice) -> None:
+        """Another peer is the exit node, or none is any more."""
+        node = choice.node
+        self._publisher.update(exitNode="" if node is None else node.name)
+        self.health.set("exit-node", choice.problem)
+        if choice.problem:
+            _log.warn("{problem}", problem=choice.problem)
+        elif node is not None:
+            _log.info("the exit node is {name}", name=node.name)
+        else:
+            _log.info("there is no exit node")
+        self._tellHostinfo()
+
+    def _tellHostinfo(self) -> None:
+        node = self.dispatcher.exit.node
+        exitNodeID = "" if node is None else node.stableID
+        self.control.setHostinfo(describeNode(self._preferences.value, exitNodeID))
 
     # -- what the parts report -------------------------------------------------------
 

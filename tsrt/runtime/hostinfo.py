@@ -6,10 +6,24 @@ import platform
 import sys
 
 from tsrt._version import __version__
+from tsrt.runtime.preferences import Preferences
 from tsrt.tailcfg import Hostinfo
 
 _SYSTEMS = {"Darwin": "macOS", "Windows": "windows", "Linux": "linux"}
 _MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "i686": "386"}
+
+
+def describeNode(preferences: Preferences, exitNodeID: str = "") -> Hostinfo:
+    """
+    What control is told of a node, beside its keys and its network.
+
+    @param exitNodeID: the stable id of its exit node, or empty.
+    """
+    hostinfo = describeMachine()
+    hostinfo.hostname = preferences.hostname
+    hostinfo.shieldsUp = preferences.shieldsUp
+    hostinfo.exitNodeID = exitNodeID
+    return hostinfo
 
 
 def describeMachine() -> Hostinfo:

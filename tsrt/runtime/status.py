@@ -41,6 +41,7 @@ class NodeStatus:
     @ivar tags: its tags.
     @ivar loginURL: what a person has to open to let it in, if anything.
     @ivar homeRegion: the code of its home relay region.
+    @ivar exitNode: the MagicDNS name of the exit node that is in use, if any.
     @ivar keyExpiry: when somebody has to log in again.
     @ivar peerCount: how many peers the netmap has.
     @ivar paths: how packets to the peers go and why, by MagicDNS name: a view
@@ -58,6 +59,7 @@ class NodeStatus:
     tags: tuple[str, ...] = ()
     loginURL: str = ""
     homeRegion: str = ""
+    exitNode: str = ""
     keyExpiry: datetime | None = None
     peerCount: int = 0
     paths: Mapping[str, PeerPath] = field(default=NO_PATHS, eq=id)

@@ -28,6 +28,7 @@ DNS_SUBDOMAIN_RESOLVE = "dns-subdomain-resolve"
 ONLY_TCP_443 = "only-tcp-443"
 RANDOMIZE_CLIENT_PORT = "randomize-client-port"
 SERVICE_HOST = "service-host"
+SUGGEST_EXIT_NODE = "suggest-exit-node"
 SILENT_DISCO = "silent-disco"
 DISABLE_RELAY_CLIENT = "disable-relay-client"
 
