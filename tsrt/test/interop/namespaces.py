@@ -52,6 +52,10 @@ class Namespace:
         _ip("-n", self.name, "link", "set", inner, "up")
         _ip("-n", self.name, "link", "set", "lo", "up")
 
+    def addAddress(self, prefix: str) -> None:
+        """Give it an address that is nowhere else."""
+        _ip("-n", self.name, "addr", "add", prefix, "dev", "lo")
+
     def remove(self) -> None:
         """Remove it, if it is there."""
         for command in (

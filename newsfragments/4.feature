@@ -1,0 +1,1 @@
+Networks behind peers (`--accept-routes`) and exit nodes (`--exit-node`, by name, address or `auto:any`) can be used, and be changed while the node runs (`node.setPreferences`), as can `--shields-up` and the host name. While an exit node that is wanted is not there nothing leaves by another way.
