@@ -24,5 +24,9 @@ echo "building tailscaled, tailscale, derper and the tsnet peer" >&2
     tailscale.com/cmd/tailscaled tailscale.com/cmd/tailscale \
     tailscale.com/cmd/derper && "$GO" build -trimpath -o "$bin/tsnet-peer" .)
 
+# What Wireshark reads captures of the tailnet with.
+install -m 644 "$(cd "$here/peer" && "$GO" list -m -f '{{.Dir}}' \
+    tailscale.com)/feature/capture/dissector/ts-dissector.lua" "$bin/"
+
 echo "building the wireguard-go peer" >&2
 (cd "$here/wireguard" && "$GO" build -trimpath -o "$bin/wireguard-peer" .)

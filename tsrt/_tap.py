@@ -31,6 +31,7 @@ from tsrt.config import NodeConfig, parseDuration
 from tsrt.errors import ConfigError, TSRTError
 from tsrt.keys import Secret
 from tsrt.node import Node
+from tsrt.services.capture import CaptureService
 from tsrt.services.files import FilesService
 from tsrt.services.forward import ForwardService
 from tsrt.services.pinger import PingService
@@ -95,6 +96,7 @@ class Options(UsageOptions):
             "Give up when not running after this long (60s); 0 waits for ever.",
         ],
         ["config", None, None, "TOML file with settings; options beat it."],
+        ["capture", None, None, "pcap file to record all packets in, for Wireshark."],
         ["status-file", None, None, "JSON file to keep the node's status in."],
     ]
 
@@ -320,6 +322,10 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
     if options["status-file"]:
         StatusFileService(
             node.watchStatus, Path(options["status-file"])
+        ).setServiceParent(top)
+    if options["capture"]:
+        CaptureService(
+            node.capturePcap, Path(options["capture"]).expanduser(), giveUp
         ).setServiceParent(top)
     Supervisor(node, giveUp, ending.say).setServiceParent(top)
     HangUpService(reactor).setServiceParent(top)

@@ -6,6 +6,7 @@ It delegates; the parts are made in L{tsrt.runtime.build}.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +46,7 @@ from tsrt.netstack.stack import Stack
 from tsrt.reactor import TailnetReactor
 from tsrt.registry import DEFAULT_NAME, Registry
 from tsrt.runtime.build import Engine, buildEngine
+from tsrt.runtime.capture import Capture, CaptureHub, Writable
 from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.ping import PingResult
@@ -112,6 +114,7 @@ class Node(OrderedMultiService):
         self._prompt = login
         self._registryName = name
         self._publisher = StatusPublisher()
+        self._captures = CaptureHub(self._seams.wallclock)
         self._preferences = PreferenceCell(Preferences.of(self._config))
         self._core = LifecycleCore(self._publisher)
         self._lifecycle = makeLifecycle(self._core)
@@ -144,6 +147,7 @@ class Node(OrderedMultiService):
                 lifecycle=self._lifecycle,
                 publisher=self._publisher,
                 preferences=self._preferences,
+                captures=self._captures,
                 prompt=self._prompt,
             )
             self._engine.startService()
@@ -173,6 +177,7 @@ class Node(OrderedMultiService):
         try:
             await super().stopService()
             engine, self._engine = self._engine, None
+            self._captures.attach(None)
             if engine is not None:
                 await maybeDeferred(engine.stopService)
         except Exception:
@@ -382,6 +387,22 @@ class Node(OrderedMultiService):
         if found is None:
             raise UnknownPeer(f"no node of the tailnet has the address {text}")
         return found
+
+    def capturePcap(self, target: str | os.PathLike[str] | Writable) -> Capture:
+        """
+        Record all packets of the tailnet, for Wireshark.
+
+        They are those that this node sends, and those from peers before any
+        filter, in clear text; Tailscale's dissector for Wireshark shows them.
+        Capturing goes on over stops and starts of the node until its C{stop} is
+        called.
+
+        @param target: the path of a file, which only this user may read, or
+            anything with C{write}: a transport, which may pause (what comes
+            meanwhile is counted, not kept), or a buffer.
+        @raise ConfigError: the file cannot be written.
+        """
+        return self._captures.begin(target)
 
     def _running(self) -> Engine:
         if self._engine is None:

@@ -32,6 +32,7 @@ from tsrt.path.captive import TAILSCALE_HOSTS, portalChecks
 from tsrt.path.endpoints import EndpointBook
 from tsrt.path.netcheck import Report
 from tsrt.path.peerrelays import PeerRelays
+from tsrt.runtime.capture import CaptureHub
 from tsrt.runtime.controlevents import ControlEvents
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
@@ -170,6 +171,7 @@ def buildEngine(
     lifecycle: Lifecycle,
     publisher: StatusPublisher,
     preferences: PreferenceCell,
+    captures: CaptureHub,
     prompt: ILoginPrompt | None,
 ) -> Engine:
     """
@@ -191,6 +193,7 @@ def buildEngine(
             lifecycle,
             publisher,
             preferences,
+            captures,
             prompt,
         )
     except BaseException:
@@ -207,6 +210,7 @@ def _build(
     lifecycle: Lifecycle,
     publisher: StatusPublisher,
     preferences: PreferenceCell,
+    captures: CaptureHub,
     prompt: ILoginPrompt | None,
 ) -> Engine:
     randbytes = seams.randbytes
@@ -267,6 +271,8 @@ def _build(
         onHeard=lambda place, peers: paths.heard(place, peers),
         onTSMP=responder,
     )
+
+    captures.attach(lambda hook: setattr(datapath, "capture", hook))
 
     def publish(netmap: NetworkMap, changes: Changes) -> None:
         datapath.rearm()

@@ -23,16 +23,13 @@ from tsrt.netstack.stack import Stack
 from tsrt.path.places import Place
 from tsrt.runtime.timers import DeadlineTimer
 from tsrt.tunnel.table import TunnelTable
+from tsrt.wire.pcap import FROM_LOCAL, FROM_PEER
 
 _log = Logger(namespace="tsrt.datapath")
 
 # Rounds of "the stack spoke, the applications answered" in one turn, before
 # the reactor gets to do something else.
 _MOST_ROUNDS = 16
-
-# Packets kept for capture hooks and the like go by these directions.
-FROM_LOCAL = 0
-FROM_PEER = 1
 
 _IPPROTO_TSMP = 99
 
