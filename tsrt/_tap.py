@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,11 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import (
+    clientFromString,
+    quoteStringArgument,
+    serverFromString,
+)
 from twisted.internet.interfaces import IReactorCore, IStreamServerEndpoint
 from twisted.logger import (
     FilteringLogObserver,
@@ -34,7 +39,9 @@ from tsrt.node import Node
 from tsrt.services.capture import CaptureService
 from tsrt.services.files import FilesService
 from tsrt.services.forward import ForwardService
+from tsrt.services.loopback import ProxyService
 from tsrt.services.pinger import PingService
+from tsrt.services.proxy import HTTP, SOCKS5, ProxyFactory
 from tsrt.services.statusfile import StatusFileService
 from tsrt.state import MemoryStateStore
 
@@ -48,6 +55,7 @@ class Options(UsageOptions):
         "key a login page is shown. Settings may also come from the environment: "
         "TS_AUTHKEY, TS_CONTROL_URL, TS_HOSTNAME, TS_STATE_DIR, TS_BOOT_TIMEOUT, "
         "TS_DEBUG_ALWAYS_USE_DERP, TS_DISABLE_PORTMAPPER, TS_DISABLE_UPNP, "
+        "TS_SOCKS5_SERVER, TS_OUTBOUND_HTTP_PROXY_LISTEN, "
         "HTTPS_PROXY, ALL_PROXY, NO_PROXY."
     )
 
@@ -87,6 +95,19 @@ class Options(UsageOptions):
             None,
             "Further ADDRESS:PORT, with commas between, at which peers reach that "
             "port, such as one that was forwarded by hand.",
+        ],
+        [
+            "socks5-server",
+            None,
+            None,
+            "ADDRESS:PORT of a SOCKS5 proxy to the tailnet, without a password.",
+        ],
+        [
+            "outbound-http-proxy-listen",
+            None,
+            None,
+            "ADDRESS:PORT of an HTTP proxy to the tailnet, without a password; may be "
+            "the same.",
         ],
         ["ca-file", None, None, "PEM file of further certificate authorities."],
         [
@@ -152,6 +173,7 @@ class Options(UsageOptions):
             raise UsageError("--state mem: and --statedir exclude each other")
         try:
             self.config = self._makeConfig()
+            self.proxies()
         except ConfigError as error:
             raise UsageError(error.describe()) from None
         if self["state"] == "mem:" and not self.config.ephemeral:
@@ -159,6 +181,23 @@ class Options(UsageOptions):
                 "--state mem: without --ephemeral would leave a dead machine in "
                 "the tailnet at every start; add --ephemeral or use --statedir"
             )
+
+    def proxies(self) -> dict[str, frozenset[str]]:
+        """
+        Which proxies are wanted, by where they listen.
+
+        @raise ConfigError: that is no address.
+        """
+        wanted: dict[str, frozenset[str]] = {}
+        for option, variable, protocol in (
+            ("socks5-server", "TS_SOCKS5_SERVER", SOCKS5),
+            ("outbound-http-proxy-listen", "TS_OUTBOUND_HTTP_PROXY_LISTEN", HTTP),
+        ):
+            address = self[option] or os.environ.get(variable)
+            if address:
+                _listening(address)
+                wanted[address] = wanted.get(address, frozenset()) | {protocol}
+        return wanted
 
     def _makeConfig(self) -> NodeConfig:
         authKey = self["authkey"]
@@ -208,6 +247,24 @@ def _list(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _listening(address: str) -> str:
+    """
+    The endpoint string of C{address:port}; without an address it is this machine
+    only.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"{address!r} is not an address with a port",
+            advice="Write it like localhost:1055.",
+        )
+    if host == "localhost":
+        host = "127.0.0.1"
+    kind = "tcp6" if ":" in host else "tcp"
+    return f"{kind}:{port}:interface={quoteStringArgument(host)}"
 
 
 class Supervisor(Service):
@@ -302,6 +359,12 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
                 vital(serverFromString(reactor, endpoint), f"--forward {endpoint}"),
                 node.clientEndpoint(host, port),
                 f"{endpoint} to {host}:{port}",
+            ).setServiceParent(node.apps)
+        for address, protocols in options.proxies().items():
+            endpoint = serverFromString(reactor, _listening(address))
+            ProxyService(
+                vital(endpoint, f"the proxy at {address}"),
+                ProxyFactory(reactor, reactor, node.tailnet(), None, protocols),
             ).setServiceParent(node.apps)
         for port, path in options["serve-dir"]:
             FilesService(

@@ -55,6 +55,8 @@ from tsrt.runtime.preferences import PreferenceCell, Preferences
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import NodeStatus, StatusPublisher
 from tsrt.runtime.waiting import UpWaiter
+from tsrt.services.loopback import Loopback, openLoopback
+from tsrt.services.proxy import Tailnet
 from tsrt.state import FileStateStore
 from tsrt.web import makeAgent
 
@@ -347,6 +349,27 @@ class Node(OrderedMultiService):
         if self.status.error is not None:
             raise self.status.error
         return self.reactor
+
+    def loopback(self) -> Deferred[Loopback]:
+        """
+        Open a port on 127.0.0.1 by which other programs reach the tailnet.
+
+        It speaks SOCKS5 and HTTP proxying, wants a password that is made for it,
+        knows the names of the tailnet only, and ends with the node.
+
+        @return: fires with the port and its password; fails with L{NotRunning}.
+        """
+        return Deferred.fromCoroutine(self._loopback())
+
+    async def _loopback(self) -> Loopback:
+        self._running()
+        return await openLoopback(
+            self._hostReactor, self.tailnet(), self._seams.randbytes, self.apps
+        )
+
+    def tailnet(self) -> Tailnet:
+        """What proxies of L{tsrt.services.proxy} need of this node."""
+        return Tailnet(self.clientEndpoint, self.reactor, self._overlay.resolve)
 
     # -- knowing the tailnet ----------------------------------------------------------
 

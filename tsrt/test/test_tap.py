@@ -106,6 +106,42 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("tag:", self.wrong("--advertise-tags", "server"))
         self.assertIn("URL", self.wrong("--login-server", "nonsense"))
 
+    def test_routes(self) -> None:
+        """Routes, the exit node and shields, by the names of C{tailscale up}."""
+        config = self.parse(
+            "--accept-routes", "--exit-node", "auto:any", "--shields-up"
+        ).config
+        self.assertTrue(config.acceptRoutes and config.shieldsUp)
+        self.assertEqual(config.exitNode, "auto:any")
+        plain = self.parse().config
+        self.assertFalse(plain.acceptRoutes or plain.shieldsUp or plain.exitNode)
+        self.assertIn("auto:x", self.wrong("--exit-node", "auto:x"))
+
+    def test_proxies(self) -> None:
+        """Two proxies, or one that is both; from the environment, too."""
+        both = self.parse(
+            *("--socks5-server", "localhost:1055"),
+            *("--outbound-http-proxy-listen", "localhost:1055"),
+        )
+        self.assertEqual(
+            both.proxies(), {"localhost:1055": frozenset(("SOCKS5", "HTTP"))}
+        )
+        self.patch(
+            os,
+            "environ",
+            {
+                **os.environ,
+                "TS_SOCKS5_SERVER": ":1055",
+                "TS_OUTBOUND_HTTP_PROXY_LISTEN": "[::1]:1056",
+            },
+        )
+        self.assertEqual(
+            self.parse().proxies(),
+            {":1055": frozenset(("SOCKS5",)), "[::1]:1056": frozenset(("HTTP",))},
+        )
+        for address in ("1055", "localhost", "localhost:0", "localhost:99999", "a:b"):
+            self.assertIn("address with a port", self.wrong("--socks5-server", address))
+
     def test_forwards(self) -> None:
         """Ports, endpoints and targets are taken apart where they belong."""
         options = self.parse(
@@ -181,6 +217,27 @@ class ServiceTests(NodeTestCase):
         tailnet.wait(service.stopService())
         self.assertFalse(status.exists())
         self.assertEqual(len(tailnet.control.nodes()), 1)
+
+    def test_proxiesAndCapture(self) -> None:
+        """Proxies listen where they are told to, on this machine by default."""
+        capture = Path(self.mktemp())
+        tailnet, service = self.make(
+            *("--socks5-server", ":1055", "--capture", str(capture)),
+            *("--outbound-http-proxy-listen", "localhost:1056"),
+        )
+        service.startService()
+        tailnet.wait(self.node(service).up())
+        tailnet.settle()
+        host = self.node(service)._hostReactor
+        listening = {
+            (port.getHost().host, port.getHost().port)
+            for port in host.ports
+            if port.getHost().type == "TCP"
+        }
+        self.assertEqual(listening, {("127.0.0.1", 1055), ("127.0.0.1", 1056)})
+        tailnet.wait(self.node(service).ping("a"))
+        tailnet.wait(service.stopService())
+        self.assertGreater(capture.stat().st_size, 24)
 
     def test_badEndpoint(self) -> None:
         """An endpoint string that cannot be is one sentence, not a traceback."""
