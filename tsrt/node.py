@@ -23,7 +23,7 @@ from twisted.logger import Logger
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
-from tsrt.addresses import parseAddress
+from tsrt.addresses import AddrPort, parseAddress
 from tsrt.config import NodeConfig, Seams
 from tsrt.endpoints import (
     DEFAULT_TIMEOUT,
@@ -41,6 +41,7 @@ from tsrt.failures import NoSuchPeer
 from tsrt.interfaces import ILoginPrompt, IStateStore
 from tsrt.netmap.exitnode import suggestExit
 from tsrt.netmap.netmap import Node as Peer
+from tsrt.netmap.routes import peersWithRoute
 from tsrt.netmap.whois import WhoIs
 from tsrt.netstack.stack import Stack
 from tsrt.reactor import TailnetReactor
@@ -393,11 +394,50 @@ class Node(OrderedMultiService):
         engine = self._engine
         return () if engine is None else tuple(engine.netmap.peers)
 
+    def peerByName(self, name: str) -> Peer | None:
+        """The peer with a MagicDNS name, in short or in full."""
+        engine = self._engine
+        return None if engine is None else engine.netmap.peerByName(name.lower())
+
+    def peerByIP(self, address: str) -> Peer | None:
+        """The peer with a tailnet address."""
+        engine = self._engine
+        try:
+            packed = parseAddress(address)
+        except WireError:
+            return None
+        return None if engine is None else engine.netmap.peerByAddress(packed)
+
+    def peersWithRoute(self, address: str) -> tuple[Peer, ...]:
+        """
+        The peers that offer the narrowest route to an address, by their ids.
+
+        It is what they offer: packets go there only if routes are accepted, and
+        to one of them.
+        """
+        engine = self._engine
+        try:
+            packed = parseAddress(address)
+        except WireError:
+            return ()
+        return () if engine is None else peersWithRoute(engine.netmap.peers, packed)
+
+    def backendStatus(self, peers: bool = True) -> dict[str, Any]:
+        """
+        The node and its tailnet as C{tailscale status --json} tells them.
+
+        @param peers: whether to tell of peers and users, too.
+        @return: values of JSON.
+        @raise NotRunning: the node is not started.
+        """
+        return self._running().backendStatus.document(peers)
+
     def whois(self, address: IAddress | str) -> WhoIs:
         """
         Who is behind an address, with user and granted capabilities.
 
-        @param address: as C{transport.getPeer()} gives it, or its text.
+        @param address: as C{transport.getPeer()} gives it, or its text, with a
+            port or without.
         @raise UnknownPeer: no node has this address.
         """
         text = address if isinstance(address, str) else getattr(address, "host", "")
@@ -405,7 +445,10 @@ class Node(OrderedMultiService):
         try:
             packed = parseAddress(text)
         except WireError:
-            raise UnknownPeer(f"{text!r} is not a tailnet address") from None
+            try:
+                packed = AddrPort.parse(text).address
+            except WireError:
+                raise UnknownPeer(f"{text!r} is not a tailnet address") from None
         found = None if engine is None else engine.whois(packed)
         if found is None:
             raise UnknownPeer(f"no node of the tailnet has the address {text}")

@@ -129,3 +129,22 @@ def buildRoutes(
         for prefix in routesToInstall(node, acceptRoutes, exitNodeID):
             table.insert(prefix, node.key.raw)
     return table
+
+
+def peersWithRoute(nodes: Iterable[Node], address: bytes) -> tuple[Node, ...]:
+    """
+    The nodes that offer the narrowest prefix with a packed address, by their ids.
+
+    What this node accepts does not matter here.
+    """
+    best: list[Node] = []
+    length = -1
+    for node in nodes:
+        for prefix in node.allowedIPs:
+            if prefix.length < length or not prefix.contains(address):
+                continue
+            if prefix.length > length:
+                best, length = [], prefix.length
+            if node not in best:
+                best.append(node)
+    return tuple(sorted(best, key=lambda node: node.id))

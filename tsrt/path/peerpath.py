@@ -439,6 +439,7 @@ class PeerPath:
             latency=None if best is None else best.latency,
             why=self.why,
             since=self.since,
+            lastSent=None if self.lastSent == -inf else self.lastSent,
             candidates=tuple(
                 CandidateStatus(
                     c.place,

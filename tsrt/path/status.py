@@ -36,6 +36,7 @@ class PathStatus:
     @ivar latency: seconds of the round trip there.
     @ivar why: why the path is what it is, in words.
     @ivar since: since when.
+    @ivar lastSent: when something was last sent to the peer, if ever.
     """
 
     place: Direct | None
@@ -44,6 +45,7 @@ class PathStatus:
     why: str
     since: float
     candidates: tuple[CandidateStatus, ...]
+    lastSent: float | None = None
 
 
 @frozen

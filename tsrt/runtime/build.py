@@ -32,6 +32,7 @@ from tsrt.path.captive import TAILSCALE_HOSTS, portalChecks
 from tsrt.path.endpoints import EndpointBook
 from tsrt.path.netcheck import Report
 from tsrt.path.peerrelays import PeerRelays
+from tsrt.runtime.backendstatus import BackendStatus, StatusSources
 from tsrt.runtime.capture import CaptureHub
 from tsrt.runtime.controlevents import ControlEvents
 from tsrt.runtime.datapath import DataPath
@@ -369,6 +370,19 @@ def _build(
             wallclock=wallclock,
         ),
         lambda view: publisher.update(paths=view),
+    )
+    engine.backendStatus = BackendStatus(
+        StatusSources(
+            netmap=lambda: state.map,
+            status=lambda: publisher.status,
+            path=lambda peer: paths.book.status(peer, overlay.now()),
+            tunnel=tunnel.status,
+            endpoints=paths.ownEndpoints,
+            regionName=engine.regionName,
+            exitNode=lambda: dispatcher.exit,
+            age=lambda then: overlay.now() - then,
+            wallclock=wallclock,
+        )
     )
     engine.pinger = Pinger(
         reactor,

@@ -28,6 +28,7 @@ from tsrt.path.netcheck import Report
 from tsrt.path.places import describe
 from tsrt.path.portmapping import Service as MappingService
 from tsrt.path.status import PathChange
+from tsrt.runtime.backendstatus import BackendStatus
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
 from tsrt.runtime.hostinfo import describeNode
@@ -76,6 +77,7 @@ class Engine(OrderedMultiService):
     paths: PathService
     pinger: Pinger
     pathReporter: PathReporter
+    backendStatus: BackendStatus
     portMapper: PortMapper
     dispatcher: NetmapDispatcher
     datapath: DataPath

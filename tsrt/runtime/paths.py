@@ -105,7 +105,8 @@ class PathService(Service):
         self._checking = False
         self._pings: dict[int, Deferred[PongReceived]] = {}
         self._timer = DeadlineTimer(reactor, self._tick)
-        self._advertised: frozenset[Endpoint] | None = None
+        self._advertised: tuple[Endpoint, ...] = ()
+        self._hasAdvertised = False
         self._sources: dict[Direct, bytes] = {}
 
     # -- the service ---------------------------------------------------------------
@@ -319,10 +320,14 @@ class PathService(Service):
             now,
             hasReflexive=book.hasReflexive(now),
         )
-        if frozenset(endpoints) != self._advertised:
-            self._advertised = frozenset(endpoints)
+        if not self._hasAdvertised or set(endpoints) != set(self._advertised):
+            self._hasAdvertised, self._advertised = True, tuple(endpoints)
             self._advertise(endpoints)
         self._settle(now)
+
+    def ownEndpoints(self) -> list[str]:
+        """Where this node may be reached, as control was told."""
+        return [endpoint.address.text() for endpoint in self._advertised]
 
     def networkChanged(self) -> None:
         """

@@ -56,6 +56,11 @@ def decode(kind: type[T], data: bytes) -> T:
         raise WireError(f"this is no {name}: {error}") from None
 
 
+def toBuiltins(value: object) -> object:
+    """A value of this package as the values of JSON, by the names of JSON."""
+    return msgspec.to_builtins(value)
+
+
 def decodeRaw(raw: msgspec.Raw) -> object:
     """
     Read a value that was kept as it came.
