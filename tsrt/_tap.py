@@ -30,6 +30,7 @@ from twisted.python.usage import UsageError
 from tsrt._version import __version__
 from tsrt.cli.ending import Ending
 from tsrt.cli.hangup import HangUpService
+from tsrt.cli.local import socketPath
 from tsrt.cli.prompt import TerminalPrompt
 from tsrt.cli.vital import VitalEndpoint
 from tsrt.config import NodeConfig, parseDuration
@@ -39,6 +40,7 @@ from tsrt.node import Node
 from tsrt.services.capture import CaptureService
 from tsrt.services.files import FilesService
 from tsrt.services.forward import ForwardService
+from tsrt.services.localapi import LONGEST_PATH, LocalAPIService
 from tsrt.services.loopback import ProxyService
 from tsrt.services.pinger import PingService
 from tsrt.services.proxy import HTTP, SOCKS5, ProxyFactory
@@ -108,6 +110,13 @@ class Options(UsageOptions):
             None,
             "ADDRESS:PORT of an HTTP proxy to the tailnet, without a password; may be "
             "the same.",
+        ],
+        [
+            "socket",
+            None,
+            None,
+            "Unix socket for the tsrt command; 'no' for none. In the state directory "
+            "by default.",
         ],
         ["ca-file", None, None, "PEM file of further certificate authorities."],
         [
@@ -198,6 +207,23 @@ class Options(UsageOptions):
                 _listening(address)
                 wanted[address] = wanted.get(address, frozenset()) | {protocol}
         return wanted
+
+    def socket(self) -> str | None:
+        """
+        The Unix socket that the C{tsrt} command asks, if there is to be one.
+
+        Keys in memory have no directory for it.
+        """
+        named: str | None = self["socket"] or os.environ.get("TS_SOCKET")
+        if named == "no":
+            return None
+        if named:
+            return str(Path(named).expanduser())
+        if self["state"]:
+            return None
+        path = str(socketPath(self.config))
+        # Deep directories have none rather than keep the node from running.
+        return path if len(os.fsencode(path)) <= LONGEST_PATH else None
 
     def _makeConfig(self) -> NodeConfig:
         authKey = self["authkey"]
@@ -366,6 +392,9 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
                 vital(endpoint, f"the proxy at {address}"),
                 ProxyFactory(reactor, reactor, node.tailnet(), None, protocols),
             ).setServiceParent(node.apps)
+        socket = options.socket()
+        if socket is not None:
+            LocalAPIService(reactor, socket, node).setServiceParent(node.apps)
         for port, path in options["serve-dir"]:
             FilesService(
                 reactor,

@@ -37,7 +37,18 @@ _TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*\Z")
 
 # Program names that say nothing about the program.
 _MEANINGLESS = frozenset(
-    {"", "-c", "-m", "__main__", "python", "python3", "twistd", "twist", "trial"}
+    {
+        "",
+        "-c",
+        "-m",
+        "__main__",
+        "python",
+        "python3",
+        "twistd",
+        "twist",
+        "trial",
+        "tsrt",
+    }
 )
 
 

@@ -40,6 +40,7 @@ from tsrt.errors import (
 from tsrt.failures import NoSuchPeer
 from tsrt.interfaces import ILoginPrompt, IStateStore
 from tsrt.netmap.exitnode import suggestExit
+from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.netmap import Node as Peer
 from tsrt.netmap.routes import peersWithRoute
 from tsrt.netmap.whois import WhoIs
@@ -393,6 +394,23 @@ class Node(OrderedMultiService):
         """All peers, by their ids; none before the netmap has come."""
         engine = self._engine
         return () if engine is None else tuple(engine.netmap.peers)
+
+    @property
+    def netmap(self) -> NetworkMap:
+        """
+        The tailnet as it is at present, and goes on to be: a view.
+
+        Its C{copy} stays as it is.  It is empty while the node does not run.
+        """
+        return NetworkMap() if self._engine is None else self._engine.netmap
+
+    def metricsText(self) -> str:
+        """
+        All counters, as Prometheus reads them.
+
+        @raise NotRunning: the node is not started.
+        """
+        return self._running().metrics.text()
 
     def peerByName(self, name: str) -> Peer | None:
         """The peer with a MagicDNS name, in short or in full."""

@@ -32,15 +32,43 @@ def _netcheck() -> UsageOptions:
     return NetcheckOptions()
 
 
+def _status() -> UsageOptions:
+    from tsrt.cli.status import StatusOptions
+
+    return StatusOptions()
+
+
+def _ip() -> UsageOptions:
+    from tsrt.cli.status import IPOptions
+
+    return IPOptions()
+
+
+def _whois() -> UsageOptions:
+    from tsrt.cli.ask import WhoisOptions
+
+    return WhoisOptions()
+
+
+def _ping() -> UsageOptions:
+    from tsrt.cli.ask import PingOptions
+
+    return PingOptions()
+
+
 class Options(CommandOptions):
     """The command line of C{tsrt}."""
 
     arguments = "COMMAND [options]"
     longdesc = (
-        "Commands that need no running node. 'tsrt COMMAND --help' tells more of "
-        "each. A node is run by 'twistd tsrt'."
+        "Commands that ask a running node, and netcheck, which needs none. 'tsrt "
+        "COMMAND --help' tells more of each. A node is run by 'twistd tsrt'."
     )
     subCommands = [
+        ["status", None, _status, "Tell who is on the tailnet, and how they are."],
+        ["ip", None, _ip, "Print the addresses of the node, or of a peer."],
+        ["whois", None, _whois, "Tell who is behind a tailnet address."],
+        ["ping", None, _ping, "Ping a peer, and tell by which path it answers."],
         ["netcheck", None, _netcheck, "Print an analysis of local network conditions."],
     ]
 
