@@ -42,6 +42,7 @@ from tsrt.services.files import FilesService
 from tsrt.services.forward import ForwardService
 from tsrt.services.localapi import LONGEST_PATH, LocalAPIService
 from tsrt.services.loopback import ProxyService
+from tsrt.services.metrics import MetricsService
 from tsrt.services.pinger import PingService
 from tsrt.services.proxy import HTTP, SOCKS5, ProxyFactory
 from tsrt.services.statusfile import StatusFileService
@@ -126,6 +127,12 @@ class Options(UsageOptions):
             "Give up when not running after this long (60s); 0 waits for ever.",
         ],
         ["config", None, None, "TOML file with settings; options beat it."],
+        [
+            "metrics",
+            None,
+            None,
+            "ADDRESS:PORT of a web server with /metrics for Prometheus, and /healthz.",
+        ],
         ["capture", None, None, "pcap file to record all packets in, for Wireshark."],
         ["status-file", None, None, "JSON file to keep the node's status in."],
     ]
@@ -183,6 +190,8 @@ class Options(UsageOptions):
         try:
             self.config = self._makeConfig()
             self.proxies()
+            if self["metrics"]:
+                _listening(self["metrics"])
         except ConfigError as error:
             raise UsageError(error.describe()) from None
         if self["state"] == "mem:" and not self.config.ephemeral:
@@ -373,6 +382,7 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
     def vital(endpoint: IStreamServerEndpoint, what: str) -> IStreamServerEndpoint:
         return VitalEndpoint(endpoint, what, giveUp)
 
+    top = MultiService()
     try:
         for port, endpoint in options["listen-tcp"]:
             ForwardService(
@@ -392,6 +402,16 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
                 vital(endpoint, f"the proxy at {address}"),
                 ProxyFactory(reactor, reactor, node.tailnet(), None, protocols),
             ).setServiceParent(node.apps)
+        if options["metrics"]:
+            MetricsService(
+                reactor,
+                vital(
+                    serverFromString(reactor, _listening(options["metrics"])),
+                    f"--metrics {options['metrics']}",
+                ),
+                node.metricsText,
+                lambda: node.status,
+            ).setServiceParent(top)
         socket = options.socket()
         if socket is not None:
             LocalAPIService(reactor, socket, node).setServiceParent(node.apps)
@@ -407,7 +427,6 @@ def makeServiceOn(reactor: Any, options: Options) -> MultiService:
     for host in options["ping"]:
         PingService(reactor, node.ping, host).setServiceParent(node.apps)
 
-    top = MultiService()
     if not options["verbose"]:
         _Quieter(reactor).setServiceParent(top)
     node.setServiceParent(top)

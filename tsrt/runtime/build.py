@@ -398,7 +398,7 @@ def _build(
 
     # -- control
     engine.metrics = metrics = MetricsSource(
-        traffic=datapath.traffic,
+        traffic=lambda: paths.traffic.byPath(),
         counters={
             "datapath": lambda: datapath.counters,
             "filter": lambda: packetFilter.counters,

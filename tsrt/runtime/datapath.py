@@ -288,16 +288,6 @@ class DataPath:
         for peer, messages in batches:
             self._send(peer, messages)
 
-    def traffic(self) -> tuple[int, int, int, int]:
-        """Bytes in, bytes out, packets in and packets out, so far."""
-        counters = self.counters
-        return (
-            counters.inboundBytes,
-            counters.outboundBytes,
-            counters.inboundPackets,
-            counters.outboundPackets,
-        )
-
     def doubtSessions(self) -> None:
         """This machine slept: see L{TunnelTable.doubtSessions}."""
         self._tunnel.doubtSessions(self._now())

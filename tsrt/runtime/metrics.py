@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from tsrt.counters import Counters
+from tsrt.runtime.traffic import PathTraffic
 
 PREFIX = "tailscaled_"
 OWN_PREFIX = "tsrt_"
@@ -46,14 +47,14 @@ class MetricsSource:
     def __init__(
         self,
         *,
-        traffic: Callable[[], tuple[int, int, int, int]],
+        traffic: Callable[[], Iterable[PathTraffic]],
         counters: Mapping[str, Callable[[], Counters]],
         homeRegion: Callable[[], int],
         healthMessages: Callable[[], int],
         peers: Callable[[], int],
     ) -> None:
         """
-        @param traffic: bytes in, bytes out, packets in, packets out.
+        @param traffic: what was carried, by kind of path.
         @param counters: the counters of each part, by its name.
         """
         self._traffic = traffic
@@ -71,13 +72,15 @@ class MetricsSource:
             "outbound_packets",
         )
         metrics = []
-        for name, value in zip(names, self._traffic(), strict=True):
+        for name in names:
             direction, what = name.split("_")
             metric = Metric(
                 f"{PREFIX}{name}_total", "counter", f"{what.capitalize()} {direction}."
             )
-            metric.add(value, path="derp")
             metrics.append(metric)
+        for carried in self._traffic():
+            for metric, value in zip(metrics, carried[1:], strict=True):
+                metric.add(value, path=carried.path)
         dropped = Metric(
             f"{OWN_PREFIX}dropped_total", "counter", "What was dropped, and why."
         )

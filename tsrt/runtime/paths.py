@@ -31,6 +31,7 @@ from tsrt.path.places import Direct, Place, Relayed, Via
 from tsrt.path.status import PathChange, PongReceived
 from tsrt.runtime.relayservers import Granted, RelayServers
 from tsrt.runtime.timers import DeadlineTimer
+from tsrt.runtime.traffic import DERP, Traffic, pathOf
 from tsrt.tailcfg.capabilities import PEER_RELAY_VERSION, SILENT_DISCO
 from tsrt.underlay.interfaces import InterfaceAddress
 from tsrt.underlay.socket import UnderlaySocket
@@ -49,6 +50,7 @@ class PathService(Service):
 
     @ivar book: decides; read its status, but tell it things through here.
     @ivar peerRelays: finds nodes that relay for others; read its counters.
+    @ivar traffic: how much was carried by which kind of path.
     """
 
     name = "paths"
@@ -88,6 +90,7 @@ class PathService(Service):
         """
         self.book = book
         self.peerRelays = peerRelays
+        self.traffic = Traffic()
         self._relayServers = RelayServers(granted)
         self._reactor = reactor
         self._endpoints = endpoints
@@ -151,9 +154,11 @@ class PathService(Service):
         if region is None:
             return False
         relays.send(region, peer, messages)
+        self.traffic.outbound.add(DERP, messages)
         return True
 
     def _sendTo(self, place: Direct, messages: list[bytes]) -> None:
+        self.traffic.outbound.add(pathOf(place), messages)
         if isinstance(place, Via):
             head = geneve.GeneveHeader(geneve.PROTOCOL_WIREGUARD, place.vni).encode()
             self._socket.send([head + message for message in messages], place.address)
@@ -164,6 +169,7 @@ class PathService(Service):
         """Send WireGuard messages back to where some came from."""
         if isinstance(place, Relayed):
             self._relays.send(place.region, place.peer, messages)
+            self.traffic.outbound.add(DERP, messages)
         else:
             self._sendTo(place, messages)
 
@@ -172,6 +178,7 @@ class PathService(Service):
     def _datagrams(self, source: AddrPort, kind: Kind, datagrams: list[bytes]) -> None:
         """Datagrams came to the socket."""
         if kind is Kind.WIREGUARD:
+            self.traffic.inbound.add(pathOf(source), datagrams)
             self._deliver(self._sourceOf(source), datagrams, source)
         elif kind is Kind.DISCO:
             now = self._now()
@@ -199,6 +206,7 @@ class PathService(Service):
             byPlace.setdefault(place, []).append(datagram[geneve.HEADER_LENGTH :])
         for place, inner in byPlace.items():
             if kind is Kind.GENEVE_WIREGUARD:
+                self.traffic.inbound.add(pathOf(place), inner)
                 self._deliver(self._sourceOf(place), inner, place)
                 continue
             for datagram in inner:
@@ -222,6 +230,7 @@ class PathService(Service):
             if looksLikeDisco(packet):
                 break
         else:
+            self.traffic.inbound.add(DERP, packets)
             self._deliver(peer, packets, place)
             return
         now = self._now()
@@ -232,6 +241,7 @@ class PathService(Service):
             else:
                 self.book.receivedDisco(place, packet, now)
         if messages:
+            self.traffic.inbound.add(DERP, messages)
             self._deliver(peer, messages, place)
         self._settle(now)
 

@@ -25,7 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from tsrt._version import __version__
@@ -37,6 +37,7 @@ from tsrt.netmap.whois import WhoIs
 from tsrt.runtime.ping import PingResult
 from tsrt.runtime.pings import PingKind
 from tsrt.services.listening import ListeningService
+from tsrt.services.quietsite import QuietSite
 from tsrt.tailcfg import CAPABILITY_VERSION, encode
 from tsrt.tailcfg.codec import toBuiltins
 
@@ -232,15 +233,6 @@ def _json(document: object) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
-class _Silent(Site):
-    """Keeps no log of who asks for the status."""
-
-    noisy = False
-
-    def log(self, request: Request) -> None:
-        """See L{Site}."""
-
-
 @implementer(IStreamServerEndpoint)
 class _SocketEndpoint:
     """
@@ -287,5 +279,5 @@ class LocalAPIService(ListeningService):
                 advice=f"Name one of at most {LONGEST_PATH} letters with --socket.",
             )
         super().__init__(
-            _SocketEndpoint(reactor, path), _Silent(LocalAPI(node), reactor=reactor)
+            _SocketEndpoint(reactor, path), QuietSite(LocalAPI(node), reactor=reactor)
         )

@@ -20,7 +20,8 @@ from tsrt.cli.ask import PingOptions, WhoisOptions
 from tsrt.cli.local import SOCKET, LocalOptions, NodeRefused, NoSuchNode, _Socket
 from tsrt.cli.status import IPOptions, StatusOptions, findNode, statusText
 from tsrt.errors import ConfigError
-from tsrt.services.localapi import HOST, LocalAPI, LocalAPIService, _Silent
+from tsrt.services.localapi import HOST, LocalAPI, LocalAPIService
+from tsrt.services.quietsite import QuietSite
 from tsrt.testing.clock import cooperateOn
 from tsrt.testing.tailnet import TestTailnet
 
@@ -41,7 +42,9 @@ class LocalTestCase(SynchronousTestCase):
         self.node = self.net["a"]
         self.host = self.net.hosts["a"]
         port = self.host.listenTCP(
-            PORT, _Silent(LocalAPI(self.node), reactor=self.host), interface="127.0.0.1"
+            PORT,
+            QuietSite(LocalAPI(self.node), reactor=self.host),
+            interface="127.0.0.1",
         )
         self.addCleanup(port.stopListening)
         self.b4 = self.net["b"].status.addresses[0]
