@@ -57,6 +57,7 @@ from tsrt.runtime.preferences import PreferenceCell, Preferences
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import NodeStatus, StatusPublisher
 from tsrt.runtime.waiting import UpWaiter
+from tsrt.runtime.watchers import Watchers
 from tsrt.services.loopback import Loopback, openLoopback
 from tsrt.services.proxy import Tailnet
 from tsrt.state import FileStateStore
@@ -118,6 +119,7 @@ class Node(OrderedMultiService):
         self._prompt = login
         self._registryName = name
         self._publisher = StatusPublisher()
+        self._netmapWatchers: Watchers[NetworkMap] = Watchers()
         self._captures = CaptureHub(self._seams.wallclock)
         self._preferences = PreferenceCell(Preferences.of(self._config))
         self._core = LifecycleCore(self._publisher)
@@ -152,6 +154,7 @@ class Node(OrderedMultiService):
                 publisher=self._publisher,
                 preferences=self._preferences,
                 captures=self._captures,
+                netmapWatchers=self._netmapWatchers,
                 prompt=self._prompt,
             )
             self._engine.startService()
@@ -182,6 +185,7 @@ class Node(OrderedMultiService):
             await super().stopService()
             engine, self._engine = self._engine, None
             self._captures.attach(None)
+            self._netmapWatchers.forget()
             if engine is not None:
                 await maybeDeferred(engine.stopService)
         except Exception:
@@ -403,6 +407,19 @@ class Node(OrderedMultiService):
         Its C{copy} stays as it is.  It is empty while the node does not run.
         """
         return NetworkMap() if self._engine is None else self._engine.netmap
+
+    def watchNetmap(
+        self, callback: Callable[[NetworkMap], object]
+    ) -> Callable[[], None]:
+        """
+        Call C{callback} with the tailnet as it is, and each time that it changes.
+
+        What it gets is the view of L{netmap}, with the change already in it; over
+        stops and starts of the node it goes on.
+
+        @return: a callable that ends this.
+        """
+        return self._netmapWatchers.watch(callback)
 
     def metricsText(self) -> str:
         """

@@ -52,6 +52,7 @@ from tsrt.runtime.preferences import PreferenceCell
 from tsrt.runtime.prompt import LogPrompt
 from tsrt.runtime.status import StatusPublisher
 from tsrt.runtime.tsmp import TSMPResponder
+from tsrt.runtime.watchers import Watchers
 from tsrt.tailcfg import PingResponse
 from tsrt.tunnel.peer import PeerTunnelStatus
 from tsrt.tunnel.table import TunnelTable
@@ -173,6 +174,7 @@ def buildEngine(
     publisher: StatusPublisher,
     preferences: PreferenceCell,
     captures: CaptureHub,
+    netmapWatchers: Watchers[NetworkMap],
     prompt: ILoginPrompt | None,
 ) -> Engine:
     """
@@ -195,6 +197,7 @@ def buildEngine(
             publisher,
             preferences,
             captures,
+            netmapWatchers,
             prompt,
         )
     except BaseException:
@@ -212,6 +215,7 @@ def _build(
     publisher: StatusPublisher,
     preferences: PreferenceCell,
     captures: CaptureHub,
+    netmapWatchers: Watchers[NetworkMap],
     prompt: ILoginPrompt | None,
 ) -> Engine:
     randbytes = seams.randbytes
@@ -278,6 +282,7 @@ def _build(
     def publish(netmap: NetworkMap, changes: Changes) -> None:
         datapath.rearm()
         engine.netmapChanged(netmap, changes)
+        netmapWatchers.tell(netmap)
 
     dispatcher = NetmapDispatcher(
         state=state,

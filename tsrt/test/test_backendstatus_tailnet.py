@@ -98,6 +98,38 @@ class StatusTests(SynchronousTestCase):
         self.net.wait(self.node.stopService())
         self.assertRaises(NotRunning, self.node.backendStatus)
 
+    def test_watchNetmap(self) -> None:
+        """Who watches is told of what is so, and of each change; errors are his."""
+        seen: list[set[str]] = []
+        stop = self.node.watchNetmap(
+            lambda netmap: seen.append({peer.hostname for peer in netmap.peers})
+        )
+        self.assertEqual(seen, [{"b", "c"}])
+
+        def broken(netmap: object) -> None:
+            raise ZeroDivisionError
+
+        self.node.watchNetmap(broken)
+        self.net.addNode("d")
+        self.net.waitUp("d")
+        self.net.settle(2)
+        self.assertEqual(seen[-1], {"b", "c", "d"})
+        self.assertGreater(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.net.wait(self.node.stopService())
+        count = len(seen)
+        self.node.startService()
+        self.net.waitUp("a")
+        self.assertGreater(len(seen), count)
+        self.net.wait(self.net["d"].stopService())
+        self.net.settle(2)
+        stop()
+        count = len(seen)
+        self.net.control.deleteNode("d")
+        self.net.settle(2)
+        self.assertEqual(len(seen), count)
+        self.assertEqual({p.hostname for p in self.node.netmap.peers}, {"b", "c"})
+        self.flushLoggedErrors(ZeroDivisionError)
+
     def test_finding(self) -> None:
         """Peers by name, by address, by route; who is behind a flow."""
         [b, _] = sorted(self.node.peers(), key=lambda peer: peer.name)
