@@ -294,6 +294,7 @@ def _build(
         preferences=lambda: preferences.value,
         latencies=engine.latencies,
         setRoutes=datapath.setRoutes,
+        setMasquerades=datapath.setMasquerades,
         setAddresses=overlay.setAddresses,
         setRelays=engine.setRelayMap,
         setPaths=lambda changes, netmap: paths.applyNetmap(changes, netmap),

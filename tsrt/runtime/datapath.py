@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from tsrt.counters import Counters
 from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.masquerade import Masquerade
 from tsrt.netmap.routes import RouteTable
 from tsrt.netstack.icmperrors import buildNoRoute
 from tsrt.netstack.stack import Stack
@@ -96,6 +97,7 @@ class DataPath:
         self._tunnel = tunnel
         self._filter = packetFilter
         self._routes: RouteTable[bytes] = RouteTable()
+        self._masquerades: dict[bytes, Masquerade] = {}
         self._transmit = transmit
         self._reply = reply
         self._onHeard = onHeard
@@ -127,6 +129,14 @@ class DataPath:
         """Send packets by this table, from addresses to raw node keys."""
         self._routes = routes
 
+    def setMasquerades(self, masquerades: dict[bytes, Masquerade]) -> None:
+        """
+        Appear to some peers with another address than our own.
+
+        @param masquerades: by raw node keys; nearly always empty.
+        """
+        self._masquerades = masquerades
+
     # -- inbound ------------------------------------------------------------------
 
     def receive(self, source: bytes, messages: list[bytes], place: Place) -> None:
@@ -156,6 +166,10 @@ class DataPath:
         counters.inboundPackets += len(packets)
         counters.inboundBytes += sum(map(len, packets))
         self.lastActive = now
+        if self._masquerades:
+            masquerade = self._masquerades.get(peer)
+            if masquerade is not None:
+                packets = masquerade.inbound(packets)
         if self.capture is not None:
             self.capture(FROM_PEER, packets)
         admitted = self._filter.admit(packets, peer)
@@ -193,6 +207,10 @@ class DataPath:
 
     def sendPackets(self, peer: bytes, packets: list[bytes], now: float) -> None:
         """Seal packets for one peer and send them."""
+        if self._masquerades:
+            masquerade = self._masquerades.get(peer)
+            if masquerade is not None:
+                packets = masquerade.outbound(packets)
         self._send(peer, self._tunnel.send(peer, packets, now))
 
     def _outbound(self, packets: list[bytes], now: float) -> None:
@@ -223,7 +241,7 @@ class DataPath:
         for peer, batch in batches.items():
             counters.outboundPackets += len(batch)
             counters.outboundBytes += sum(map(len, batch))
-            self._send(peer, self._tunnel.send(peer, batch, now))
+            self.sendPackets(peer, batch, now)
 
     def _send(self, peer: bytes, messages: list[bytes]) -> None:
         if messages and not self._transmit(peer, messages):

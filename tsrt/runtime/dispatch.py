@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from tsrt.netmap.delta import Changes, MapState
 from tsrt.netmap.exitnode import NO_EXIT, ExitChoice, chooseExit
 from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.masquerade import Masquerade, masquerades
 from tsrt.netmap.names import NameTable
 from tsrt.netmap.netmap import NetworkMap, Node
 from tsrt.netmap.routes import RouteTable, buildRoutes
@@ -45,6 +46,7 @@ class NetmapDispatcher:
         preferences: Callable[[], Preferences],
         latencies: Callable[[], Mapping[int, float]],
         setRoutes: Callable[[RouteTable[bytes]], object],
+        setMasquerades: Callable[[dict[bytes, Masquerade]], object],
         setAddresses: Callable[[list[bytes]], object],
         setRelays: Callable[[DERPMap], object],
         setPaths: Callable[[Changes, NetworkMap], object],
@@ -56,6 +58,7 @@ class NetmapDispatcher:
         @param preferences: gives what the user wants.
         @param latencies: gives the seconds to each relay region, where known.
         @param setRoutes: takes the table from addresses to peers.
+        @param setMasquerades: takes how we appear to single peers.
         @param setAddresses: takes this node's packed addresses.
         @param setRelays: takes the map of relay regions.
         @param setPaths: told which peers came, went or changed, and of other
@@ -73,6 +76,8 @@ class NetmapDispatcher:
         self._latencies = latencies
         self._setExit = setExit
         self._setRoutes = setRoutes
+        self._setMasquerades = setMasquerades
+        self._masqueraded: set[bytes] = set()
         self._setAddresses = setAddresses
         self._setRelays = setRelays
         self._setPaths = setPaths
@@ -111,6 +116,8 @@ class NetmapDispatcher:
             self._updateRoutes(netmap)
         if self.exit != exitBefore:
             self._setExit(self.exit)
+        if changes.peersChanged or changes.selfChanged:
+            self._updateMasquerades(changes, netmap)
         if changes.filterChanged or changes.attributesChanged:
             self._filter.setRules(self._state.rules)
         if changes.jailChanged or changes.routesChanged:
@@ -152,6 +159,19 @@ class NetmapDispatcher:
             self._latencies(),
             _idOf(self.exit),
         )
+
+    def _updateMasquerades(self, changes: Changes, netmap: NetworkMap) -> None:
+        own = netmap.selfNode
+        found = (netmap.peers.byID.get(number) for number in changes.upserted)
+        concerned = self._masqueraded or any(
+            node is not None and (node.masqueradeV4 or node.masqueradeV6)
+            for node in found
+        )
+        if own is None or not concerned:
+            return
+        table = masquerades(own, netmap.peers)
+        self._masqueraded = set(table)
+        self._setMasquerades(table)
 
     def preferencesChanged(self) -> None:
         """The user wants other routes, or another exit node."""

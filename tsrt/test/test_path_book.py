@@ -40,7 +40,7 @@ class DirectTests(PathTestCase):
         self.assertEqual((change.peer, change.place), (self.b.key, self.b.address))
         self.assertEqual(self.a.book.takeChanges(), [])
 
-    def test_R_GLB_3_trustEnds(self) -> None:
+    def test_R_GLB_3_R_RT_4_trustEnds(self) -> None:
         """The moment the trust is over packets take both ways, then the relay."""
         self.connect()
         self.talk(10)

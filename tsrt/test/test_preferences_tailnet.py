@@ -98,7 +98,7 @@ class ExitNodeTests(PreferencesTestCase):
         [record] = [n for n in self.net.control.nodes() if n.name == "a"]
         self.assertEqual(record.hostinfo.exitNodeID, active.stableID)
 
-    def test_R_RT_1_failsClosed(self) -> None:
+    def test_R_RT_1_R_GLB_4_failsClosed(self) -> None:
         """One that is not there, or lets nobody out, is as good as a wall."""
         for selector, words in (
             ("nobody", "no peer is the exit node"),
@@ -220,6 +220,17 @@ class OtherTests(PreferencesTestCase):
         self.assertEqual(names, {"renamed", "x", "y"})
         shields = {n.hostinfo.shieldsUp for n in self.net.control.nodes()}
         self.assertEqual(shields, {True, False})
+
+    def test_R_ENV_2_onlyTheNode(self) -> None:
+        """Whoever holds the preferences reads them; the node alone changes them."""
+        preferences = self.net["a"].preferences
+        with self.assertRaises(AttributeError):
+            preferences.exitNode = None  # type: ignore[misc]  # the point
+        changed = preferences.changed({"exitNode": "x"})
+        self.assertIsNone(self.net["a"].preferences.exitNode)
+        self.assertIsNotNone(changed.exitNode)
+        with self.assertRaises(AttributeError):
+            self.net["a"].preferences = changed  # type: ignore[misc]  # the point
 
     def test_wrong(self) -> None:
         """What cannot be changes nothing."""
