@@ -91,7 +91,7 @@ class FileStateStoreTests(StateStoreMixin, SynchronousTestCase):
     def makeStore(self):
         return FileStateStore(self.directory)
 
-    def test_R_KEY_2_R_CFG_4_modes(self):
+    def test_R_KEY_2_modes(self):
         """The directory has mode 0700 and the file 0600."""
         store = self.makeStore()
         store.open()
