@@ -50,6 +50,7 @@ from tsrt.registry import DEFAULT_NAME, Registry
 from tsrt.runtime.build import Engine, buildEngine
 from tsrt.runtime.capture import Capture, CaptureHub, Writable
 from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
+from tsrt.runtime.metrics import Metric
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.ping import PingResult
 from tsrt.runtime.pings import PingKind
@@ -428,6 +429,14 @@ class Node(OrderedMultiService):
         @raise NotRunning: the node is not started.
         """
         return self._running().metrics.text()
+
+    def metrics(self) -> list[Metric]:
+        """
+        The same as values, for programs that have metrics of their own.
+
+        @raise NotRunning: the node is not started.
+        """
+        return self._running().metrics.metrics()
 
     def peerByName(self, name: str) -> Peer | None:
         """The peer with a MagicDNS name, in short or in full."""

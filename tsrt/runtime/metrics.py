@@ -21,24 +21,32 @@ def _line(name: str, labels: Mapping[str, str], value: float) -> str:
 
 
 class Metric:
-    """One metric with all of its values."""
+    """
+    One metric with all of its values.
+
+    @ivar kind: C{counter} or C{gauge}.
+    @ivar help: one sentence.
+    @ivar samples: labels and values.
+    """
 
     def __init__(self, name: str, kind: str, help: str) -> None:
-        """
-        @param kind: C{counter} or C{gauge}.
-        @param help: one sentence.
-        """
-        self._name = name
-        self._head = [f"# HELP {name} {help}", f"# TYPE {name} {kind}"]
-        self._values: list[str] = []
+        self.name = name
+        self.kind = kind
+        self.help = help
+        self.samples: list[tuple[dict[str, str], float]] = []
 
     def add(self, value: float, **labels: str) -> None:
         """Add a value."""
-        self._values.append(_line(self._name, labels, value))
+        self.samples.append((labels, value))
 
     def lines(self) -> Iterable[str]:
         """The metric as text; nothing while it has no value."""
-        return [*self._head, *self._values] if self._values else []
+        if not self.samples:
+            return
+        yield f"# HELP {self.name} {self.help}"
+        yield f"# TYPE {self.name} {self.kind}"
+        for labels, value in self.samples:
+            yield _line(self.name, labels, value)
 
 
 class MetricsSource:
@@ -64,7 +72,13 @@ class MetricsSource:
         self._peers = peers
 
     def text(self) -> str:
-        """All metrics, in the order of their names."""
+        """All metrics as Prometheus reads them."""
+        return "".join(
+            f"{line}\n" for metric in self.metrics() for line in metric.lines()
+        )
+
+    def metrics(self) -> list[Metric]:
+        """All metrics, with what they are at this moment."""
         names = (
             "inbound_bytes",
             "outbound_bytes",
@@ -108,4 +122,4 @@ class MetricsSource:
         peers = Metric(f"{OWN_PREFIX}peers", "gauge", "Peers in the netmap.")
         peers.add(self._peers())
         metrics.append(peers)
-        return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
+        return metrics
