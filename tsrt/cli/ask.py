@@ -10,8 +10,6 @@ from twisted.python.usage import UsageError
 
 from tsrt.cli.local import LocalClient, LocalOptions, NodeRefused
 from tsrt.cli.status import findNode
-from tsrt.config import parseDuration
-from tsrt.errors import ConfigError
 
 
 class WhoisOptions(LocalOptions):
@@ -70,7 +68,6 @@ class PingOptions(LocalOptions):
     optParameters: list[list[Any]] = [
         *LocalOptions.optParameters,
         ["c", "c", 10, "Pings at most.", int],
-        ["timeout", None, "5s", "How long to wait for each answer."],
     ]
 
     def parseArgs(self, peer: str) -> None:  # type: ignore[override]  # by design
@@ -82,10 +79,6 @@ class PingOptions(LocalOptions):
         super().postOptions()
         if self["icmp"] and self["tsmp"]:
             raise UsageError("--icmp and --tsmp exclude each other")
-        try:
-            self["timeout"] = parseDuration(self["timeout"])
-        except ConfigError as error:
-            raise UsageError(error.describe()) from None
 
     async def run(self, reactor: Any, out: TextIO) -> None:
         """Ping, and print each answer."""
