@@ -196,7 +196,6 @@ class PathBook:
         for path in self._peers:
             if path.networkChanged(now) and not self._relayOnly:
                 self._search(path, path.discover(now), now)
-            self._peers.disown(path)
             self._settle(path)
 
     # -- the hot path --------------------------------------------------------------
@@ -493,18 +492,26 @@ class PathBook:
             self.relays.confirmed(path.peer, place, now)
         self._settle(path)
 
+    def _relayedFrom(self, contact: Contact, place: Place) -> PeerPath | None:
+        """
+        Who sent what may come by a relay (DERP) only; C{None}, and counted, when
+        it did not, or not from whom it was sealed by.
+        """
+        if not isinstance(place, Relayed):
+            self.counters.droppedCall += 1
+            return None
+        path = self._peers.get(place.peer)
+        if path is None or path.peer.disco != contact.disco:
+            self.counters.droppedUnbound += 1
+            return None
+        return path
+
     def _called(
         self, contact: Contact, place: Place, call: disco.CallMeMaybe, now: float
     ) -> None:
         counters = self.counters
-        if not isinstance(place, Relayed):
-            counters.droppedCall += 1
-            return
-        path = self._peers.get(place.peer)
-        if path is None or path.peer.disco != contact.disco:
-            counters.droppedUnbound += 1
-            return
-        if self._relayOnly:
+        path = self._relayedFrom(contact, place)
+        if path is None or self._relayOnly:
             return
         if not contact.calls.take(now):
             counters.droppedFlood += 1
@@ -528,12 +535,8 @@ class PathBook:
         if self.relays is None or self._relayOnly:
             counters.droppedUnhandled += 1
             return
-        if not isinstance(place, Relayed):
-            counters.droppedCall += 1
-            return
-        path = self._peers.get(place.peer)
-        if path is None or path.peer.disco != contact.disco:
-            counters.droppedUnbound += 1
+        path = self._relayedFrom(contact, place)
+        if path is None:
             return
         if isinstance(message, disco.CallMeMaybeVia) and not contact.calls.take(now):
             counters.droppedFlood += 1
