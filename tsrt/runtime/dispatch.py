@@ -173,13 +173,20 @@ class NetmapDispatcher:
         self._masqueraded = set(table)
         self._setMasquerades(table)
 
-    def preferencesChanged(self) -> None:
-        """The user wants other routes, or another exit node."""
+    def preferencesChanged(self, isOtherExit: bool) -> None:
+        """
+        The user wants other routes, or another exit node.
+
+        @param isOtherExit: whether the exit node is to be chosen anew; else an
+            automatic choice stays.
+        """
         netmap = self._state.map
         if netmap.selfNode is None:
             # The first netmap brings it all.
             return
-        exitBefore, self.exit = self.exit, NO_EXIT
+        exitBefore = self.exit
+        if isOtherExit:
+            self.exit = NO_EXIT
         self.exit = self._chooseExit(netmap)
         self._updateRoutes(netmap)
         if self.exit != exitBefore:

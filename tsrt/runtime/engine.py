@@ -194,8 +194,9 @@ class Engine(OrderedMultiService):
     def _preferencesChanged(self, former: Preferences, now: Preferences) -> None:
         if now.shieldsUp != former.shieldsUp:
             self.packetFilter.setShieldsUp(now.shieldsUp)
-        if (now.acceptRoutes, now.exitNode) != (former.acceptRoutes, former.exitNode):
-            self.dispatcher.preferencesChanged()
+        isOtherExit = now.exitNode != former.exitNode
+        if isOtherExit or now.acceptRoutes != former.acceptRoutes:
+            self.dispatcher.preferencesChanged(isOtherExit)
         self._tellHostinfo()
 
     def latencies(self) -> Mapping[int, float]:

@@ -6,6 +6,7 @@ from twisted.internet.error import NoRouteError
 from twisted.internet.protocol import Factory, Protocol
 
 from tsrt.errors import ConfigError
+from tsrt.netmap.exitnode import ExitChoice
 from tsrt.runtime.hostinfo import describeNode
 from tsrt.test.faultworld import STREAM_PORT, Echo, FaultTestCase, Gather
 from tsrt.testing.tailnet import TestTailnet
@@ -147,6 +148,20 @@ class ExitNodeTests(PreferencesTestCase):
         active = self.net["a"].activeExitNode
         assert active is not None
         self.assertEqual(active, self.net["a"].suggestExitNode())
+        # Offering the nearer one later, or other wishes, do not cut connections.
+        [worse] = {"x", "y"} - {active.hostname}
+        self.net["a"].setPreferences(exitNode=worse)
+        self.net["a"].setPreferences(exitNode="auto:any")
+        self.assertEqual(self.net["a"].activeExitNode, active)
+        self.net["a"]._engine.dispatcher.exit = ExitChoice(
+            self.net["a"].peerByName(worse)
+        )
+        self.net["a"].setPreferences(acceptRoutes=True)
+        kept = self.net["a"].activeExitNode
+        assert kept is not None
+        self.assertEqual(kept.hostname, worse)
+        self.net["a"].setPreferences(exitNode=None)
+        self.net["a"].setPreferences(exitNode="auto:any")
         self.net.control.deleteNode(active.hostname)
         self.net.settle(2)
         other = self.net["a"].activeExitNode
