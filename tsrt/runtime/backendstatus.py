@@ -75,7 +75,11 @@ class BackendStatus:
             "Version": __version__,
             "TUN": False,
             "BackendState": status.state.value,
-            "HaveNodeKey": True,
+        }
+        if own is not None:
+            # Control knows our key; until then it may know none of ours.
+            document["HaveNodeKey"] = True
+        document |= {
             "AuthURL": status.loginURL,
             "TailscaleIPs": list(status.addresses),
             "Self": None if own is None else self._self(own),

@@ -6,7 +6,7 @@ Needs C{tsrt[prometheus]}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -21,8 +21,7 @@ _TOTAL = "_total"
 class Measured(Protocol):
     """What of a node is asked."""
 
-    @property
-    def metrics(self) -> Callable[[], list[Metric]]:
+    def metrics(self) -> list[Metric]:
         """See L{Node.metrics<tsrt.node.Node.metrics>}."""
 
 

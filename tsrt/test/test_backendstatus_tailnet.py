@@ -93,6 +93,15 @@ class StatusTests(SynchronousTestCase):
         self.assertFalse(peers["b"]["ExitNode"] or peers["b"]["ExitNodeOption"])
         self.assertEqual(document["ExitNodeStatus"]["ID"], peers["c"]["ID"])
 
+    def test_starting(self) -> None:
+        """Before control has let it in a node claims neither key nor address."""
+        document = self.net.addNode("late").backendStatus()
+        self.assertEqual(document["BackendState"], "Starting")
+        self.assertNotIn("HaveNodeKey", document)
+        self.assertIsNone(document["Self"])
+        self.assertEqual(document["TailscaleIPs"], [])
+        self.assertIs(self.node.backendStatus()["HaveNodeKey"], True)
+
     def test_notRunning(self) -> None:
         """A node that does not run has no status of that kind."""
         self.net.wait(self.node.stopService())
