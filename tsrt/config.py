@@ -20,15 +20,30 @@ from hyperlink import URL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from tsrt.addresses import AddrPort
+from tsrt.addresses import AddrPort, Prefix
 from tsrt.errors import ConfigError, WireError
-from tsrt.interfaces import IStreamDialer
+from tsrt.interfaces import IHostPinger, IStreamDialer
 from tsrt.keys import Secret
 from tsrt.netmap.exitnode import ExitNodeSelector
+from tsrt.netmap.forwarding import PortRanges, readAdvertised
 from tsrt.path.portmapping import Gateway
+from tsrt.settings import checkKinds, parseDuration, readVariables
 from tsrt.underlay.gateway import findGateway
+from tsrt.underlay.hostping import HostPinger
 from tsrt.underlay.interfaces import InterfaceAddress, interfaceAddresses
-from tsrt.underlay.proxy import ProxySettings
+from tsrt.underlay.proxy import Proxy, ProxySettings
+
+__all__ = [
+    "DEFAULT_CONTROL_URL",
+    "DEFAULT_STARTUP_TIMEOUT",
+    "NodeConfig",
+    "Seams",
+    "checkHostname",
+    "defaultHostname",
+    "parseDuration",
+    "sanitizeHostname",
+    "toRoutes",
+]
 
 DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"
 DEFAULT_STARTUP_TIMEOUT = 60.0
@@ -126,6 +141,28 @@ def _toPath(value: str | os.PathLike[str] | None) -> Path | None:
     return None if value is None else Path(value).expanduser()
 
 
+def toRoutes(value: Iterable[Prefix | str]) -> tuple[Prefix, ...]:
+    """
+    Read prefixes to advertise.
+
+    @raise ConfigError: one of them cannot be.
+    """
+    if isinstance(value, str):
+        raise ConfigError("advertiseRoutes is a list of prefixes, not one text")
+    prefixes = (v if isinstance(v, Prefix) else readAdvertised(v) for v in value)
+    return tuple(dict.fromkeys(prefixes))
+
+
+def _toProxy(value: Proxy | str | None) -> Proxy | None:
+    return Proxy.parse(value) if isinstance(value, str) else value
+
+
+def _toPorts(value: PortRanges | Iterable[str | int] | None) -> PortRanges | None:
+    if value is None or isinstance(value, PortRanges):
+        return value
+    return PortRanges.parse(value)
+
+
 def _withoutSlash(value: str) -> str:
     return value.rstrip("/")
 
@@ -188,6 +225,18 @@ class NodeConfig:
         name or tailnet address, or C{auto:any} for the nearest; C{None}: what no
         route leads to goes nowhere.
     @ivar shieldsUp: whether to let nobody begin anything with this node.
+    @ivar advertiseRoutes: the networks that this node leads to for others, as
+        prefixes of IPv4, or of IPv6 where that stands for IPv4 (4via6).
+    @ivar advertiseExitNode: whether to offer to be an exit node.  Nothing leaves
+        for the internet by that alone, see C{forwardExitEgress}.
+    @ivar forwardExitEgress: whether what peers send to the internet may leave by
+        this host, by its own address unless there is an C{exitProxy}.
+    @ivar exitProxy: the URL of a SOCKS5 or HTTP proxy by which all forwarded
+        connections leave; if it fails they fail.  It is of no use without
+        C{forwardExitEgress}.
+    @ivar forwardTCPPorts: ports that are forwarded, such as C{"443"} and
+        C{"8000-8010"}; C{None}: all.
+    @ivar forwardUDPPorts: the same for UDP.
     @ivar port: UDP port on the real network; 0 picks one.
     @ivar staticEndpoints: further C{address:port} at which peers reach that
         port, such as one that was forwarded by hand.
@@ -223,6 +272,12 @@ class NodeConfig:
     acceptRoutes: bool = False
     exitNode: str | None = field(default=None, validator=_checkExitNode)
     shieldsUp: bool = False
+    advertiseRoutes: tuple[Prefix, ...] = field(default=(), converter=toRoutes)
+    advertiseExitNode: bool = False
+    forwardExitEgress: bool = False
+    exitProxy: Proxy | None = field(default=None, converter=_toProxy)
+    forwardTCPPorts: PortRanges | None = field(default=None, converter=_toPorts)
+    forwardUDPPorts: PortRanges | None = field(default=None, converter=_toPorts)
     port: int = field(default=0, validator=_checkPort)
     staticEndpoints: tuple[str, ...] = field(
         default=(), converter=_toTuple, validator=_checkEndpoints
@@ -252,7 +307,7 @@ class NodeConfig:
         Read the C{TS_*} variables that Tailscale users know.
 
         C{TS_AUTHKEY} (or C{TS_AUTH_KEY}), C{TS_CONTROL_URL}, C{TS_HOSTNAME},
-        C{TS_STATE_DIR}, C{TS_BOOT_TIMEOUT}, C{TSNET_FORCE_LOGIN},
+        C{TS_STATE_DIR}, C{TS_ROUTES}, C{TS_BOOT_TIMEOUT}, C{TSNET_FORCE_LOGIN},
         C{TS_FORCE_NOISE_443}, C{TS_DEBUG_ALWAYS_USE_DERP} (or
         C{TS_DEBUG_NEVER_DIRECT_UDP}), C{TS_DISABLE_PORTMAPPER},
         C{TS_DISABLE_UPNP}, and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.
@@ -260,7 +315,7 @@ class NodeConfig:
         @param settings: beat the variables; C{None} means not set.
         @raise ConfigError: a variable has a value that cannot be.
         """
-        found = _readVariables(os.environ if environ is None else environ)
+        found = readVariables(os.environ if environ is None else environ)
         found.update({k: v for k, v in settings.items() if v is not None})
         return cls._checked(found, "a setting")
 
@@ -293,12 +348,12 @@ class NodeConfig:
             raise ConfigError(
                 f"the configuration file {os.fspath(path)} is not TOML: {error}"
             ) from None
-        _checkKinds(found, os.fspath(path))
+        checkKinds(found, os.fspath(path))
         if "proxy" in found:
             found["proxy"] = ProxySettings.fromEnvironment(
                 {"ALL_PROXY": str(found["proxy"])}
             )
-        variables = _readVariables(os.environ if environ is None else environ)
+        variables = readVariables(os.environ if environ is None else environ)
         proxy = variables.pop("proxy")
         found.setdefault("proxy", proxy)
         found.update(variables)
@@ -360,112 +415,6 @@ class NodeConfig:
         return evolve(self, **changes)
 
 
-def _readVariables(environ: Mapping[str, str]) -> dict[str, object]:
-    """The settings that are in the environment; C{proxy} always is."""
-    found: dict[str, object] = {"proxy": ProxySettings.fromEnvironment(environ)}
-    for names, setting in (
-        (("TS_AUTHKEY", "TS_AUTH_KEY"), "authKey"),
-        (("TS_CONTROL_URL",), "controlURL"),
-        (("TS_HOSTNAME",), "hostname"),
-        (("TS_STATE_DIR",), "stateDir"),
-    ):
-        value = next((environ[n] for n in names if environ.get(n)), None)
-        if value is not None:
-            found[setting] = value
-    if environ.get("TS_BOOT_TIMEOUT"):
-        found["startupTimeout"] = parseDuration(environ["TS_BOOT_TIMEOUT"])
-    for name, setting in (
-        ("TSNET_FORCE_LOGIN", "forceReauth"),
-        ("TS_FORCE_NOISE_443", "forceHTTPS"),
-        ("TS_DEBUG_NEVER_DIRECT_UDP", "relayOnly"),
-        ("TS_DEBUG_ALWAYS_USE_DERP", "relayOnly"),
-    ):
-        if environ.get(name):
-            isOn = _parseBool(name, environ[name])
-            found[setting] = isOn or found.get(setting, False)
-    for name, setting in (
-        ("TS_DISABLE_PORTMAPPER", "portMapping"),
-        ("TS_DISABLE_UPNP", "upnp"),
-    ):
-        if environ.get(name):
-            found[setting] = not _parseBool(name, environ[name])
-    return found
-
-
-_NUMBER = ((int, float), "a number")
-_TEXT = ((str,), "text")
-_SWITCH = ((bool,), "true or false")
-
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "hostname": _TEXT,
-    "stateDir": _TEXT,
-    "controlURL": _TEXT,
-    "authKey": _TEXT,
-    "ephemeral": _SWITCH,
-    "advertiseTags": ((list,), "a list of texts"),
-    "acceptRoutes": _SWITCH,
-    "exitNode": _TEXT,
-    "shieldsUp": _SWITCH,
-    "port": ((int,), "a whole number"),
-    "staticEndpoints": ((list,), "a list of texts"),
-    "relayOnly": _SWITCH,
-    "portMapping": _SWITCH,
-    "upnp": _SWITCH,
-    "forceReauth": _SWITCH,
-    "allowHTTP": _SWITCH,
-    "forceHTTPS": _SWITCH,
-    "caFile": _TEXT,
-    "proxy": _TEXT,
-    "keepAlive": _NUMBER,
-    "startupTimeout": _NUMBER,
-    "stopTimeout": _NUMBER,
-}
-
-
-def _checkKinds(found: Mapping[str, object], where: str) -> None:
-    """
-    Check the values of a file; no message quotes one, it may be a secret.
-
-    @raise ConfigError: a value is of another kind than it must be.
-    """
-    for name, value in found.items():
-        kinds, words = _KINDS.get(name, ((object,), ""))
-        fits = isinstance(value, kinds) and (
-            not isinstance(value, bool) or bool in kinds or object in kinds
-        )
-        if isinstance(value, list) and list in kinds:
-            fits = all(isinstance(item, str) for item in value)
-        if not fits:
-            raise ConfigError(f"{where}: {name} must be {words}")
-
-
-def parseDuration(text: str) -> float:
-    """
-    Read C{90}, C{90s}, C{1m30s} or C{1h} as seconds.
-
-    @raise ConfigError: the text is no duration.
-    """
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?(h|ms|m|s))+", text):
-        raise ConfigError(
-            f"{text!r} is not a duration", advice="Write seconds, or like 1m30s."
-        )
-    return sum(
-        float(number) * units[unit]
-        for number, unit in re.findall(r"(\d+(?:\.\d+)?)(h|ms|m|s)", text)
-    )
-
-
-def _parseBool(name: str, text: str) -> bool:
-    if text.lower() in ("1", "t", "true", "yes", "on"):
-        return True
-    if text.lower() in ("0", "f", "false", "no", "off"):
-        return False
-    raise ConfigError(f"{name}={text!r} is neither true nor false")
-
-
 @frozen(kw_only=True)
 class Seams:
     """
@@ -479,6 +428,7 @@ class Seams:
     @ivar interfaces: tells the addresses of the machine that a reactor stands
         for.
     @ivar gateway: finds its next router on the way to the IPv4 internet.
+    @ivar hostPinger: pings the real network for peers.
     """
 
     randbytes: Callable[[int], bytes] = os.urandom
@@ -488,3 +438,4 @@ class Seams:
         interfaceAddresses()
     )
     gateway: Callable[[IReactorTime], Deferred[Gateway | None]] = findGateway
+    hostPinger: Callable[[IReactorTime], IHostPinger] = HostPinger

@@ -316,3 +316,34 @@ class NotRunning(TSRTError):
     """The node has not been started, or has been stopped."""
 
     advice = "Start the node first and wait for up()."
+
+
+# -- forwarding ------------------------------------------------------------------
+
+
+class EgressRefused(TSRTError):
+    """A flow of a peer is not let out to a real network."""
+
+
+class NotAdvertised(EgressRefused):
+    """The flow goes to an address that this node does not lead to."""
+
+
+class ForbiddenDestination(EgressRefused):
+    """The flow goes to this machine, its cloud, its neighbours or the tailnet."""
+
+
+class ExitEgressRefused(EgressRefused):
+    """The flow goes to the internet, and nothing may leave for it from here."""
+
+    advice = "Set forwardExitEgress to let the flows of peers out by this host."
+
+
+class ProxyUDPUnsupported(EgressRefused, NotSupported):
+    """Datagrams and pings cannot leave by an upstream proxy."""
+
+
+class TooManyFlows(EgressRefused):
+    """The peer, or all of them together, have as many flows as there may be."""
+
+    persistence = Persistence.TRANSIENT

@@ -6,6 +6,7 @@ Only declarations live here, so that any Twisted-side module may import them.
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface import Attribute, Interface
 
@@ -98,3 +99,20 @@ class ILinkMonitor(Interface):
 
     def look() -> None:
         """Look at once; tells of a change before it returns."""
+
+
+class IHostPinger(Interface):
+    """Sends echo requests of this host to the real network."""
+
+    def ping(address: str, payload: bytes) -> Deferred[None]:
+        """
+        Ping an IPv4 address.
+
+        @param payload: what the request carries.
+        @return: fires when the answer has come; fails with
+            L{tsrt.failures.TailnetTimeout}, or with L{tsrt.errors.NotSupported}
+            where this host lets nobody ping.
+        """
+
+    def stop() -> None:
+        """Give up what is under way; it may ping again."""

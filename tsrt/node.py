@@ -49,6 +49,7 @@ from tsrt.reactor import TailnetReactor
 from tsrt.registry import DEFAULT_NAME, Registry
 from tsrt.runtime.build import Engine, buildEngine
 from tsrt.runtime.capture import Capture, CaptureHub, Writable
+from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
 from tsrt.runtime.metrics import Metric
 from tsrt.runtime.overlay import NodeOverlay
@@ -59,6 +60,7 @@ from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import NodeStatus, StatusPublisher
 from tsrt.runtime.waiting import UpWaiter
 from tsrt.runtime.watchers import Watchers
+from tsrt.services.forwarder.making import makeForwarder
 from tsrt.services.loopback import Loopback, openLoopback
 from tsrt.services.proxy import Tailnet
 from tsrt.state import FileStateStore
@@ -128,6 +130,11 @@ class Node(OrderedMultiService):
         self._overlay = NodeOverlay(reactor, Stack(randbytes=self._seams.randbytes))
         self._engine: Engine | None = None
         self._stopping: Deferred[None] | None = None
+        self._forwarding = ForwardingOverlay(
+            reactor, self._overlay, self._seams.randbytes
+        )
+        forwarder = makeForwarder(reactor, self._config, self._seams, self._forwarding)
+        forwarder.setServiceParent(self)
         self.reactor = TailnetReactor(self._overlay)
         self.apps = OrderedMultiService(reactor, self._config.stopTimeout)
         self.apps.setName("apps")
@@ -151,6 +158,7 @@ class Node(OrderedMultiService):
                 self._seams,
                 store=self._store,
                 overlay=self._overlay,
+                forwarding=self._forwarding,
                 lifecycle=self._lifecycle,
                 publisher=self._publisher,
                 preferences=self._preferences,

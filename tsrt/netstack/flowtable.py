@@ -17,6 +17,7 @@ from typing import TypeAlias
 from tsrt.errors import NoFreePort, PortInUse
 from tsrt.netstack.egress import Egress
 from tsrt.netstack.flow import TCPFlow, TCPOptions, TCPState
+from tsrt.netstack.held import HeldSYN
 from tsrt.netstack.icmperrors import NetworkError, Trouble
 from tsrt.netstack.limits import RateLimiter, StackCounters, StackLimits
 from tsrt.netstack.listen import Listener
@@ -25,7 +26,7 @@ from tsrt.netstack.ready import DeadlineHeap, ReadyList
 from tsrt.netstack.seq import initialSequence
 from tsrt.wire.tcp import ACK, FIN, RST, SYN, Segment, SegmentBuilder
 
-Fallback: TypeAlias = Callable[[bytes, int, bytes, int], Listener | None]
+Fallback: TypeAlias = Callable[[bytes, int, bytes, int], Listener | HeldSYN | None]
 """Asked with remote address and port, local address and port."""
 
 _PORTS = struct.Struct("!HH")
@@ -208,9 +209,13 @@ class FlowTable:
                 continue
             listener = self.listeners.find(local, segment.destinationPort)
             if listener is None and self.fallback is not None:
-                listener = self.fallback(
+                found = self.fallback(
                     remote, segment.sourcePort, local, segment.destinationPort
                 )
+                if isinstance(found, HeldSYN):
+                    found.packet = segment.packet
+                    continue
+                listener = found
             if listener is None or listener.closed:
                 self._refuse(segment, local, remote, now)
                 continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from tsrt.errors import NoFreePort, WireError
 from tsrt.netstack.egress import Egress
@@ -122,8 +123,31 @@ class Ping:
         self._echo.finish(self, PingFailure.CANCELLED)
 
 
+class EchoRequest(NamedTuple):
+    """
+    An echo request to an address that is not the node's own.
+
+    @ivar remote: packed address of who asks.
+    @ivar local: packed address of who is asked.
+    @ivar rest: identifier and sequence number, as one number.
+    """
+
+    remote: bytes
+    local: bytes
+    rest: int
+    payload: bytes
+
+
+EchoFallback: TypeAlias = Callable[[EchoRequest], object]
+
+
 class Echo:
-    """Answers echo requests and sends our own."""
+    """
+    Answers echo requests and sends our own.
+
+    @ivar fallback: who answers for addresses that are not ours; L{None} has us
+        answer for them.
+    """
 
     __slots__ = (
         "_counters",
@@ -134,6 +158,7 @@ class Echo:
         "_randbytes",
         "_ready",
         "_timers",
+        "fallback",
     )
 
     def __init__(
@@ -144,6 +169,7 @@ class Echo:
         limits: StackLimits,
         counters: StackCounters,
     ) -> None:
+        self.fallback: EchoFallback | None = None
         self._egress = egress
         self._ready = ready
         self._randbytes = randbytes
@@ -211,15 +237,19 @@ class Echo:
         if not self._limiter.allow(now):
             self._counters.droppedRateEcho += 1
             return
-        kind = V4_ECHO_REPLY if header.version == 4 else V6_ECHO_REPLY
-        if self._send(
-            header.destination,
-            header.source,
-            kind,
-            message.rest,
-            message.payload,
-            now,
-        ):
+        request = EchoRequest(
+            header.source, header.destination, message.rest, message.payload
+        )
+        if self.fallback is not None and request.local not in self._egress.local:
+            self.fallback(request)
+        else:
+            self.answer(request, now)
+
+    def answer(self, request: EchoRequest, now: float) -> None:
+        """Answer a request in the name of who was asked."""
+        remote, local, rest, payload = request
+        kind = V4_ECHO_REPLY if len(local) == 4 else V6_ECHO_REPLY
+        if self._send(local, remote, kind, rest, payload, now):
             self._counters.echoReplies += 1
 
     def reply(self, header: IPHeader, message: ICMPMessage, now: float) -> bool:

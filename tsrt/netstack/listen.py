@@ -24,7 +24,8 @@ class Listener:
     A listening TCP port.
 
     @ivar owner: for the application; the stack never looks at it.
-    @ivar port: the port that is listened on.
+    @ivar port: the port that is listened on; 0 for a listener without a port,
+        which gets what a fallback gives it.
     @ivar scope: what was bound: L{None} for any address, 4, 6, or one packed
         address.
     @ivar backlog: most established flows that wait to be accepted.

@@ -20,11 +20,11 @@ from tsrt.netstack.egress import Egress, isUnicast
 from tsrt.netstack.flow import TCPFlow, TCPOptions
 from tsrt.netstack.flowtable import Fallback, FlowTable
 from tsrt.netstack.fragments import Reassembler
-from tsrt.netstack.icmp import ICMP, Echo, Ping
+from tsrt.netstack.icmp import ICMP, Echo, EchoFallback, EchoRequest, Ping
 from tsrt.netstack.ingress import Ingress
 from tsrt.netstack.limits import DEFAULT_LIMITS, StackCounters, StackLimits
 from tsrt.netstack.listen import Listener
-from tsrt.netstack.ports import AddressNotAvailable, Scope, checkPort
+from tsrt.netstack.ports import AddressNotAvailable, PortTable, Scope, checkPort
 from tsrt.netstack.ready import ReadyList
 from tsrt.netstack.tcpoptions import DEFAULTS
 
@@ -123,7 +123,8 @@ class Stack:
         Who takes connections to ports that nobody listens on.
 
         Called with remote address and port, local address and port; a listener
-        that it returns gets the connection, L{None} refuses it.
+        that it returns gets the connection, L{None} refuses it, and a
+        L{HeldSYN<tsrt.netstack.held.HeldSYN>} keeps the request.
         """
         return self._flows.fallback
 
@@ -144,6 +145,20 @@ class Stack:
     @datagramFallback.setter
     def datagramFallback(self, fallback: DatagramFallback | None) -> None:
         self._datagrams.fallback = fallback
+
+    @property
+    def echoFallback(self) -> EchoFallback | None:
+        """
+        Who answers echo requests to addresses that are not the node's own.
+
+        Called with the request; L{answerEcho} answers it.  L{None} has the
+        stack answer for all addresses that it takes packets to.
+        """
+        return self._echo.fallback
+
+    @echoFallback.setter
+    def echoFallback(self, fallback: EchoFallback | None) -> None:
+        self._echo.fallback = fallback
 
     def flows(self) -> list[TCPFlow]:
         """All TCP flows in any state, for a status display."""
@@ -236,6 +251,27 @@ class Stack:
         return Listener(
             address, port, backlog, options, listeners, self._limits, self.counters
         )
+
+    def listenDetached(
+        self, backlog: int = 50, options: TCPOptions = DEFAULTS
+    ) -> Listener:
+        """
+        A listener without a port: it gets the connections that L{fallback}
+        gives it.
+
+        @param backlog: most connections that wait to be accepted.
+        @param options: the settings of the connections.
+        @raise ValueError: if the backlog makes no sense.
+        """
+        if backlog < 1:
+            raise ValueError("a backlog below one")
+        return Listener(
+            None, 0, backlog, options, PortTable(), self._limits, self.counters
+        )
+
+    def answerEcho(self, request: EchoRequest, now: float) -> None:
+        """Answer an echo request that L{echoFallback} was called with."""
+        self._echo.answer(request, now)
 
     def bindUDP(
         self,

@@ -39,6 +39,7 @@ from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
 from tsrt.runtime.drain import DrainService
 from tsrt.runtime.engine import Engine
+from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.runtime.hostinfo import describeNode
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
@@ -170,6 +171,7 @@ def buildEngine(
     *,
     store: IStateStore,
     overlay: NodeOverlay,
+    forwarding: ForwardingOverlay,
     lifecycle: Lifecycle,
     publisher: StatusPublisher,
     preferences: PreferenceCell,
@@ -193,6 +195,7 @@ def buildEngine(
             seams,
             store,
             overlay,
+            forwarding,
             lifecycle,
             publisher,
             preferences,
@@ -211,6 +214,7 @@ def _build(
     seams: Seams,
     store: IStateStore,
     overlay: NodeOverlay,
+    forwarding: ForwardingOverlay,
     lifecycle: Lifecycle,
     publisher: StatusPublisher,
     preferences: PreferenceCell,
@@ -229,12 +233,14 @@ def _build(
         reactor,
         config.stopTimeout,
         overlay=overlay,
+        forwarding=forwarding,
         lifecycle=lifecycle,
         publisher=publisher,
         preferences=preferences,
         keeper=keeper,
         wallclock=wallclock,
     )
+    engine.mayExit = config.forwardExitEgress
     # Until control has accepted a node key the node has one that nobody knows.
     nodeKey = identity.nodeKey or NodeKey.generate(randbytes)
 
@@ -269,6 +275,7 @@ def _build(
         reactor,
         now=overlay.now,
         stack=overlay.stack,
+        forwardStack=forwarding.stack,
         tunnel=tunnel,
         packetFilter=packetFilter,
         transmit=lambda peer, messages: paths.transmit(peer, messages),
@@ -296,6 +303,7 @@ def _build(
         setRoutes=datapath.setRoutes,
         setMasquerades=datapath.setMasquerades,
         setAddresses=overlay.setAddresses,
+        setForwarding=engine.setForwarding,
         setRelays=engine.setRelayMap,
         setPaths=lambda changes, netmap: paths.applyNetmap(changes, netmap),
         setExit=engine.exitChanged,
@@ -409,6 +417,8 @@ def _build(
             "datapath": lambda: datapath.counters,
             "filter": lambda: packetFilter.counters,
             "stack": lambda: overlay.stack.counters,
+            "forward": lambda: forwarding.counters,
+            "forwardstack": lambda: forwarding.stack.counters,
             "tunnel": lambda: tunnel.counters,
             "path": lambda: paths.book.counters,
             "peerrelay": lambda: paths.peerRelays.counters,

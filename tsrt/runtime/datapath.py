@@ -76,6 +76,7 @@ class DataPath:
         *,
         now: Callable[[], float],
         stack: Stack,
+        forwardStack: Stack,
         tunnel: TunnelTable,
         packetFilter: PacketFilter,
         transmit: Transmit,
@@ -85,6 +86,8 @@ class DataPath:
     ) -> None:
         """
         @param now: the time in seconds, which never goes backwards.
+        @param stack: takes packets to this node.
+        @param forwardStack: takes those to others, see L{setForwarding}.
         @param transmit: takes messages to a peer, named by its raw node key.
         @param reply: takes messages to where some came from.
         @param onHeard: told where authentic messages of which peers came from.
@@ -94,6 +97,9 @@ class DataPath:
         self._reactor = reactor
         self._now = now
         self._stack = stack
+        self._forwardStack = forwardStack
+        self._stacks: tuple[Stack, ...] = (stack,)
+        self._forwards = False
         self._tunnel = tunnel
         self._filter = packetFilter
         self._routes: RouteTable[bytes] = RouteTable()
@@ -137,6 +143,16 @@ class DataPath:
         """
         self._masquerades = masquerades
 
+    def setForwarding(self, forwards: bool) -> None:
+        """
+        Say whether packets to others are taken in, now that the filter passes
+        them.
+        """
+        self._forwards = forwards
+        if forwards and len(self._stacks) == 1:
+            # For the rest of the run: flows end after their route has gone.
+            self._stacks = (self._stack, self._forwardStack)
+
     # -- inbound ------------------------------------------------------------------
 
     def receive(self, source: bytes, messages: list[bytes], place: Place) -> None:
@@ -179,8 +195,22 @@ class DataPath:
             if _protocolOf(packet) == _IPPROTO_TSMP:
                 admitted = self._takeTSMP(peer, admitted, now)
                 break
+        if self._forwards:
+            admitted = self._takeForwarded(admitted, now)
         if admitted:
             self._stack.receive(admitted, now)
+
+    def _takeForwarded(self, packets: list[bytes], now: float) -> list[bytes]:
+        """Hand on what is not for this node; return what is."""
+        addresses = self._stack.addresses
+        own: list[bytes] = []
+        others: list[bytes] = []
+        for packet in packets:
+            where = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+            (own if where in addresses else others).append(packet)
+        if others:
+            self._forwardStack.receive(others, now)
+        return own
 
     def _takeTSMP(self, peer: bytes, packets: list[bytes], now: float) -> list[bytes]:
         """Answer TSMP messages; return the packets that are none."""
@@ -213,7 +243,7 @@ class DataPath:
                 packets = masquerade.outbound(packets)
         self._send(peer, self._tunnel.send(peer, packets, now))
 
-    def _outbound(self, packets: list[bytes], now: float) -> None:
+    def _outbound(self, stack: Stack, packets: list[bytes], now: float) -> None:
         if self.capture is not None:
             self.capture(FROM_LOCAL, packets)
         counters = self.counters
@@ -221,7 +251,10 @@ class DataPath:
         self.lastActive = now
         batches: dict[bytes, list[bytes]] = {}
         refused: list[bytes] = []
-        for packet in self._filter.noteOutbound(packets):
+        if stack is self._stack:
+            # What is forwarded begins nothing, it only answers.
+            packets = self._filter.noteOutbound(packets)
+        for packet in packets:
             version = packet[0] >> 4
             peer = lookup(packet[16:20] if version == 4 else packet[24:40])
             if peer is None:
@@ -237,7 +270,7 @@ class DataPath:
                 batch.append(packet)
         if refused:
             # The stack is told at once, instead of retrying into the void.
-            self._stack.receive(refused, now)
+            stack.receive(refused, now)
         for peer, batch in batches.items():
             counters.outboundPackets += len(batch)
             counters.outboundBytes += sum(map(len, batch))
@@ -254,19 +287,22 @@ class DataPath:
         if self._flushing or not self._running:
             return
         self._flushing = True
-        stack = self._stack
         try:
             for _ in range(_MOST_ROUNDS):
-                for ready in stack.takeReady():
-                    owner = ready.owner
-                    if owner is not None:
-                        self._tell(owner)
-                if not self._running:
-                    return
-                packets = stack.drain(now)
-                if not packets:
+                spoke = False
+                for stack in self._stacks:
+                    for ready in stack.takeReady():
+                        owner = ready.owner
+                        if owner is not None:
+                            self._tell(owner)
+                    if not self._running:
+                        return
+                    packets = stack.drain(now)
+                    if packets:
+                        spoke = True
+                        self._outbound(stack, packets, now)
+                if not spoke:
                     break
-                self._outbound(packets, now)
             else:
                 self._scheduled = self._scheduled or self._reactor.callLater(
                     0, self._flushNow
@@ -289,7 +325,8 @@ class DataPath:
 
     def _arm(self, now: float) -> None:
         timer = self._timer
-        timer.arm(self._stack.deadline(), now)
+        for stack in self._stacks:
+            timer.arm(stack.deadline(), now)
         timer.arm(self._tunnel.deadline(), now)
 
     def _tick(self) -> None:
@@ -298,7 +335,8 @@ class DataPath:
             return
         now = self._now()
         self.sendAll(self._tunnel.tick(now))
-        self._stack.tick(now)
+        for stack in self._stacks:
+            stack.tick(now)
         self._settle(now)
 
     def sendAll(self, batches: Iterable[tuple[bytes, list[bytes]]]) -> None:

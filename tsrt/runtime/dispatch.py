@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from tsrt.netmap.delta import Changes, MapState
 from tsrt.netmap.exitnode import NO_EXIT, ExitChoice, chooseExit
 from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.forwarding import ForwardTable
 from tsrt.netmap.masquerade import Masquerade, masquerades
 from tsrt.netmap.names import NameTable
 from tsrt.netmap.netmap import NetworkMap, Node
@@ -48,6 +49,7 @@ class NetmapDispatcher:
         setRoutes: Callable[[RouteTable[bytes]], object],
         setMasquerades: Callable[[dict[bytes, Masquerade]], object],
         setAddresses: Callable[[list[bytes]], object],
+        setForwarding: Callable[[ForwardTable, RouteTable[bytes]], object],
         setRelays: Callable[[DERPMap], object],
         setPaths: Callable[[Changes, NetworkMap], object],
         setExit: Callable[[ExitChoice], object],
@@ -60,6 +62,8 @@ class NetmapDispatcher:
         @param setRoutes: takes the table from addresses to peers.
         @param setMasquerades: takes how we appear to single peers.
         @param setAddresses: takes this node's packed addresses.
+        @param setForwarding: takes what this node leads to, and which peers may
+            send from where.
         @param setRelays: takes the map of relay regions.
         @param setPaths: told which peers came, went or changed, and of other
             rules, by which some relay.
@@ -79,6 +83,7 @@ class NetmapDispatcher:
         self._setMasquerades = setMasquerades
         self._masqueraded: set[bytes] = set()
         self._setAddresses = setAddresses
+        self._setForwarding = setForwarding
         self._setRelays = setRelays
         self._setPaths = setPaths
         self._publish = publish
@@ -200,8 +205,10 @@ class NetmapDispatcher:
         self._filter.setSources(table)
         own = netmap.selfNode
         if own is not None:
-            self._filter.setLocal(own.addresses)
+            forwarding = ForwardTable(wanted.advertised, own.allowedIPs)
+            self._filter.setLocal((*own.addresses, *forwarding.prefixes))
             self._setAddresses(own.packedAddresses())
+            self._setForwarding(forwarding, table)
 
     def _logRejected(self, changes: Changes) -> None:
         rejected = tuple(changes.rejected)

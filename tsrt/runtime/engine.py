@@ -21,8 +21,10 @@ from tsrt.errors import RelayError, WireError
 from tsrt.netmap.delta import Changes
 from tsrt.netmap.exitnode import ExitChoice
 from tsrt.netmap.filter import PacketFilter
+from tsrt.netmap.forwarding import ForwardTable
 from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.node import Node as Peer
+from tsrt.netmap.routes import RouteTable
 from tsrt.netmap.whois import WhoIs
 from tsrt.path.netcheck import Report
 from tsrt.path.places import describe
@@ -31,6 +33,7 @@ from tsrt.path.status import PathChange
 from tsrt.runtime.backendstatus import BackendStatus
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
+from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.runtime.hostinfo import describeNode
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
@@ -60,6 +63,10 @@ _PORTAL = (
     "http:// page in a browser on this machine, and log in there"
 )
 
+_NO_EGRESS = (
+    "this node offers to be an exit node and lets nothing out: set forwardExitEgress"
+)
+
 # The attribute by which a tailnet forbids its nodes UPnP.
 _NO_UPNP = "debug-disable-upnp"
 
@@ -85,6 +92,7 @@ class Engine(OrderedMultiService):
     measureRelays: Callable[[DERPMap], object]
     measureAgain: Callable[[], object]
     metrics: MetricsSource
+    mayExit: bool
 
     def __init__(
         self,
@@ -92,6 +100,7 @@ class Engine(OrderedMultiService):
         stopTimeout: float,
         *,
         overlay: NodeOverlay,
+        forwarding: ForwardingOverlay,
         lifecycle: Lifecycle,
         publisher: StatusPublisher,
         preferences: PreferenceCell,
@@ -100,6 +109,7 @@ class Engine(OrderedMultiService):
     ) -> None:
         super().__init__(reactor, stopTimeout)
         self._overlay = overlay
+        self._forwarding = forwarding
         self._lifecycle = lifecycle
         self._publisher = publisher
         self._preferences = preferences
@@ -184,6 +194,7 @@ class Engine(OrderedMultiService):
     def startService(self) -> None:
         """Start all parts, and follow the user's preferences from now on."""
         self._preferences.attach(self._preferencesChanged)
+        self._lookAtEgress(self._preferences.value)
         super().startService()
 
     def stopService(self) -> Deferred[None]:
@@ -195,9 +206,24 @@ class Engine(OrderedMultiService):
         if now.shieldsUp != former.shieldsUp:
             self.packetFilter.setShieldsUp(now.shieldsUp)
         isOtherExit = now.exitNode != former.exitNode
-        if isOtherExit or now.acceptRoutes != former.acceptRoutes:
+        if (
+            isOtherExit
+            or now.acceptRoutes != former.acceptRoutes
+            or now.advertised != former.advertised
+        ):
             self.dispatcher.preferencesChanged(isOtherExit)
+        self._lookAtEgress(now)
         self._tellHostinfo()
+
+    def _lookAtEgress(self, preferences: Preferences) -> None:
+        """Say it if peers are promised a way out that there is not (R-CFG-2)."""
+        isInVain = preferences.advertiseExitNode and not self.mayExit
+        self.health.set("exit-egress", _NO_EGRESS if isInVain else None)
+
+    def setForwarding(self, table: ForwardTable, sources: RouteTable[bytes]) -> None:
+        """This node leads to other networks, or no more."""
+        self._forwarding.setTable(table, sources.lookup)
+        self.datapath.setForwarding(bool(table))
 
     def latencies(self) -> Mapping[int, float]:
         """Seconds to the relay regions, as far as they were measured."""
@@ -268,6 +294,7 @@ class Engine(OrderedMultiService):
         if node is not None and change.place is not None:
             now = self._overlay.now()
             self._overlay.stack.pathRenewed(node.packedAddresses(), now)
+            self._forwarding.stack.pathRenewed(node.packedAddresses(), now)
             self.datapath.rearm()
 
     def _doubtRelays(self) -> None:

@@ -23,6 +23,8 @@ def describeNode(preferences: Preferences, exitNodeID: str = "") -> Hostinfo:
     hostinfo.hostname = preferences.hostname
     hostinfo.shieldsUp = preferences.shieldsUp
     hostinfo.exitNodeID = exitNodeID
+    routes = [prefix.text() for prefix in preferences.advertised]
+    hostinfo.routableIPs = routes or None
     return hostinfo
 
 

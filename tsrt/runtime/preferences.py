@@ -7,9 +7,11 @@ from typing import Any
 
 from attrs import evolve, field, fields, frozen
 
-from tsrt.config import NodeConfig, checkHostname
+from tsrt.addresses import Prefix
+from tsrt.config import NodeConfig, checkHostname, toRoutes
 from tsrt.errors import ConfigError
 from tsrt.netmap.exitnode import ExitNodeSelector
+from tsrt.netmap.forwarding import advertisedPrefixes
 
 
 def _toSelector(
@@ -42,12 +44,23 @@ class Preferences:
     @ivar exitNode: the peer through which everything else goes that is sent to
         the tailnet; C{None}: it goes nowhere.
     @ivar shieldsUp: whether to let nobody begin anything with this node.
+    @ivar advertiseRoutes: the networks that this node leads to, as prefixes or
+        their texts.
+    @ivar advertiseExitNode: whether it offers to be an exit node; what it then
+        does with what others send is fixed by C{NodeConfig.forwardExitEgress}.
     """
 
     hostname: str = field(validator=_checkHostname)
     acceptRoutes: bool = field(default=False, validator=_checkBool)
     exitNode: ExitNodeSelector | None = field(default=None, converter=_toSelector)
     shieldsUp: bool = field(default=False, validator=_checkBool)
+    advertiseRoutes: tuple[Prefix, ...] = field(default=(), converter=toRoutes)
+    advertiseExitNode: bool = field(default=False, validator=_checkBool)
+
+    @property
+    def advertised(self) -> tuple[Prefix, ...]:
+        """All prefixes that control is told of, and that are forwarded (R-GLB-6)."""
+        return advertisedPrefixes(self.advertiseRoutes, self.advertiseExitNode)
 
     @classmethod
     def of(cls, config: NodeConfig) -> Preferences:
@@ -57,6 +70,8 @@ class Preferences:
             acceptRoutes=config.acceptRoutes,
             exitNode=config.exitNode,
             shieldsUp=config.shieldsUp,
+            advertiseRoutes=config.advertiseRoutes,
+            advertiseExitNode=config.advertiseExitNode,
         )
 
     def changed(self, changes: dict[str, Any]) -> Preferences:

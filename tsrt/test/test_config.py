@@ -7,9 +7,10 @@ from pathlib import Path
 from attrs import fields
 from twisted.trial.unittest import SynchronousTestCase
 
-from tsrt.config import _KINDS, NodeConfig, parseDuration, sanitizeHostname
+from tsrt.config import NodeConfig, parseDuration, sanitizeHostname
 from tsrt.errors import ConfigError
 from tsrt.keys import Secret
+from tsrt.settings import _KINDS
 
 
 class NodeConfigTests(SynchronousTestCase):

@@ -204,6 +204,12 @@ class MemoryConnector:
                 return
             host = found[0]
         source = self._bindAddress[0] if self._bindAddress else ""
+        if source in ("0.0.0.0", "::"):
+            # Any address of that family, as on a real host.
+            if isIPv6Address(source) != isIPv6Address(host):
+                self._failed(error.ConnectBindError("another address family"))
+                return
+            source = ""
         chosen = source or self.reactor.sourceFor(host)
         if chosen is None:
             self._failed(error.NoRouteError())

@@ -91,10 +91,20 @@ class StreamDialer:
 
     def _toProxy(self, proxy: Proxy) -> IStreamClientEndpoint:
         endpoint = self._direct(proxy.host, proxy.port)
-        if proxy.scheme != "https":
-            return endpoint
-        creator = optionsForClientTLS(
-            proxy.host,
-            trustRoot=self.trustRoot,  # type: ignore[arg-type]  # private type
-        )
-        return wrapClientTLS(creator, endpoint, clock=self._reactor)
+        return withProxyTLS(self._reactor, proxy, endpoint, self.trustRoot)
+
+
+def withProxyTLS(
+    reactor: IReactorTime,
+    proxy: Proxy,
+    endpoint: IStreamClientEndpoint,
+    trustRoot: object,
+) -> IStreamClientEndpoint:
+    """An endpoint that leads to a proxy, in TLS where that is spoken to it."""
+    if proxy.scheme != "https":
+        return endpoint
+    creator = optionsForClientTLS(
+        proxy.host,
+        trustRoot=trustRoot,  # type: ignore[arg-type]  # private type
+    )
+    return wrapClientTLS(creator, endpoint, clock=reactor)

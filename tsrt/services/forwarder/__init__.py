@@ -1,0 +1,1 @@
+"""Carrying the flows of peers on to real networks: subnet router and exit node."""
