@@ -198,7 +198,7 @@ class ForwarderTestCase(FaultTestCase):
         self.addCleanup(bound.stopListening)
         assert client.transport is not None
         client.transport.connect(address, port)
-        client.transport.write(b"question")
+        client.transport.write(b"question", None)
         self.net.elapse(3)
         return client
 
@@ -320,9 +320,9 @@ class SubnetRouterTests(ForwarderTestCase):
         self.assertFalse(self.router._overlay.stack._ingress._anyAddress)
         self.assertTrue(self.router._forwarding.stack._ingress._anyAddress)
         # What listens on the router is not reached by another address.
-        heard: list[Protocol] = []
+        heard: list[Any] = []
         factory = Factory()
-        factory.protocol = lambda: heard.append(Echo()) or heard[-1]
+        factory.buildProtocol = heard.append
         self.successResultOf(self.router.serverEndpoint(4444).listen(factory))
         self.refused(OFFICE, 4444)
         self.assertEqual(heard, [])

@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from zope.interface import implementer
 
+from tsrt.cli.filelimit import raiseFileLimit
+
 reactor: Any = _reactor
 
 
@@ -49,9 +51,12 @@ class EchoDatagrams(DatagramProtocol):
 
 def main() -> None:
     """Listen until the process is ended."""
+    raiseFileLimit()
     port = int(sys.argv[1])
+    factory = Factory.forProtocol(Echo)
+    factory.noisy = False
     for address in sys.argv[2:]:
-        reactor.listenTCP(port, Factory.forProtocol(Echo), interface=address)
+        reactor.listenTCP(port, factory, 4096, interface=address)
         reactor.listenUDP(port, EchoDatagrams(), interface=address)
     print("listening", flush=True)
     reactor.run()

@@ -16,9 +16,20 @@ from tsrt.test.interop.programs import Program, binaries, eventually, spawn
 
 
 class Tailscaled:
-    """A C{tailscaled} with userspace networking, inside of a namespace."""
+    """A C{tailscaled} inside of a namespace."""
 
-    def __init__(self, reactor: Any, namespace: Namespace, directory: Path) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        namespace: Namespace,
+        directory: Path,
+        device: str = "userspace-networking",
+    ) -> None:
+        """
+        @param device: the name of a tunnel device to make in the kernel; by
+            default there is none.
+        """
+        self._device = device
         self._reactor = reactor
         self._namespace = namespace
         self._directory = directory
@@ -34,7 +45,7 @@ class Tailscaled:
             self._program,
             self._namespace.command(
                 str((binaries() / "tailscaled").resolve()),
-                "--tun=userspace-networking",
+                f"--tun={self._device}",
                 f"--statedir={self._directory}",
                 f"--socket={self._socket}",
                 "--port=0",
