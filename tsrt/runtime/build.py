@@ -428,6 +428,7 @@ def _build(
         homeRegion=lambda: relays.home or 0,
         healthMessages=lambda: len(publisher.status.health),
         peers=lambda: len(state.map.peers),
+        routes=forwarding.routeCounts,
     )
     control = ControlService(
         reactor,

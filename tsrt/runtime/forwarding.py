@@ -109,6 +109,12 @@ class ForwardingOverlay:
         """Whose flow it is that comes from a packed address, as a raw node key."""
         return self._peerOf(address) or address
 
+    def routeCounts(self) -> tuple[int, int]:
+        """How many networks are offered, and how many of those were approved."""
+        approved = sum(prefix.length > 0 for prefix in self.table.prefixes)
+        waiting = sum(prefix.length > 0 for prefix in self.table.waiting)
+        return approved + waiting, approved
+
     # -- for the runtime -----------------------------------------------------------
 
     def follow(self, tell: Callable[[ForwardTable], object]) -> None:

@@ -15,6 +15,25 @@ PREFIX = "tailscaled_"
 OWN_PREFIX = "tsrt_"
 
 
+# By direction and reason: the parts and counters that have them.
+_DROPPED: dict[str, dict[str, tuple[tuple[str, str], ...]]] = {
+    "inbound": {
+        "acl": (
+            ("filter", "droppedRule"),
+            ("filter", "droppedSource"),
+            ("filter", "droppedNotLocal"),
+        ),
+        "link_local_unicast": (("filter", "droppedLinkLocal"),),
+        "multicast": (("filter", "droppedMulticast"),),
+        "too_short": (("filter", "droppedMalformed"),),
+    },
+    "outbound": {
+        "acl": (("filter", "droppedOutbound"),),
+        "error": (("datapath", "droppedNoPath"), ("datapath", "droppedNoRoute")),
+    },
+}
+
+
 def _line(name: str, labels: Mapping[str, str], value: float) -> str:
     inside = ",".join(f'{key}="{text}"' for key, text in sorted(labels.items()))
     return f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value:g}"
@@ -60,16 +79,20 @@ class MetricsSource:
         homeRegion: Callable[[], int],
         healthMessages: Callable[[], int],
         peers: Callable[[], int],
+        routes: Callable[[], tuple[int, int]],
     ) -> None:
         """
         @param traffic: what was carried, by kind of path.
         @param counters: the counters of each part, by its name.
+        @param routes: how many networks are advertised, and how many of them
+            were approved; being an exit node is none.
         """
         self._traffic = traffic
         self._counters = counters
         self._homeRegion = homeRegion
         self._healthMessages = healthMessages
         self._peers = peers
+        self._routes = routes
 
     def text(self) -> str:
         """All metrics as Prometheus reads them."""
@@ -95,6 +118,7 @@ class MetricsSource:
         for carried in self._traffic():
             for metric, value in zip(metrics, carried[1:], strict=True):
                 metric.add(value, path=carried.path)
+        metrics += self._dropped()
         dropped = Metric(
             f"{OWN_PREFIX}dropped_total", "counter", "What was dropped, and why."
         )
@@ -108,6 +132,7 @@ class MetricsSource:
                 else:
                     counted.add(value, part=part, event=name)
         metrics += [dropped, counted]
+        advertised, approved = self._routes()
         for name, help, value in (
             (
                 "home_derp_region_id",
@@ -115,6 +140,8 @@ class MetricsSource:
                 self._homeRegion(),
             ),
             ("health_messages", "How many things are wrong.", self._healthMessages()),
+            ("advertised_routes", "Networks that are offered.", advertised),
+            ("approved_routes", "Networks that are offered and approved.", approved),
         ):
             metric = Metric(PREFIX + name, "gauge", help)
             metric.add(value)
@@ -122,4 +149,23 @@ class MetricsSource:
         peers = Metric(f"{OWN_PREFIX}peers", "gauge", "Peers in the netmap.")
         peers.add(self._peers())
         metrics.append(peers)
+        return metrics
+
+    def _dropped(self) -> list[Metric]:
+        """What was dropped, by the reasons that Tailscale has words for."""
+        metrics = []
+        for direction, reasons in _DROPPED.items():
+            metric = Metric(
+                f"{PREFIX}{direction}_dropped_packets_total",
+                "counter",
+                f"Packets {direction} that were dropped.",
+            )
+            for reason, sources in reasons.items():
+                total = sum(
+                    getattr(self._counters[part](), name)
+                    for part, name in sources
+                    if part in self._counters
+                )
+                metric.add(total, reason=reason)
+            metrics.append(metric)
         return metrics

@@ -349,11 +349,26 @@ class SubnetRouterTests(ForwarderTestCase):
     def test_approval(self) -> None:
         """Nothing is forwarded that was not, or is no more, approved."""
         self.talks(OFFICE)
+        self.assertEqual(
+            self.routeMetrics(), ["advertised_routes 1", "approved_routes 1"]
+        )
         self.net.control.approveRoutes("x", [])
         self.net.elapse(3)
         self.assertEqual(self.forwarder.tcp.flows, {})
         self.assertFalse(self.router._forwarding.table)
         self.assertEqual(self.office.streams, [])
+        self.assertEqual(
+            self.routeMetrics(), ["advertised_routes 1", "approved_routes 0"]
+        )
+
+    def routeMetrics(self) -> list[str]:
+        """What the metrics say of routes."""
+        lines = self.router.metricsText().splitlines()
+        return [
+            line.removeprefix("tailscaled_")
+            for line in lines
+            if "_routes " in line and not line.startswith("#")
+        ]
 
     def test_badRoutes(self) -> None:
         """A route that cannot be is refused, and changes nothing."""

@@ -34,6 +34,9 @@ class MetricsTests(NodeTestCase):
         self.assertIn("tailscaled_home_derp_region_id 900", lines)
         self.assertIn("tailscaled_health_messages 0", lines)
         self.assertIn("tsrt_peers 1", lines)
+        self.assertIn("tailscaled_advertised_routes 0", lines)
+        dropped = "tailscaled_inbound_dropped_packets_total"
+        self.assertIn(f'{dropped}{{reason="acl"}} 0', lines)
         self.assertIn('tsrt_dropped_total{part="filter",reason="Rule"} 0', lines)
 
     def values(self, node: Node, name: str) -> dict[str, float]:
