@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from tsrt.errors import TSRTError
     from tsrt.keys import Secret
     from tsrt.node import Node
+    from tsrt.overlay.fallback import REFUSE
     from tsrt.runtime.status import NodeStatus
     from tsrt.state import FileStateStore, MemoryStateStore
 
 __all__ = [
+    "REFUSE",
     "FileStateStore",
     "MemoryStateStore",
     "Node",
@@ -37,6 +39,7 @@ _HOMES = {
     "Node": "tsrt.node",
     "NodeConfig": "tsrt.config",
     "NodeStatus": "tsrt.runtime.status",
+    "REFUSE": "tsrt.overlay.fallback",
     "Seams": "tsrt.config",
     "Secret": "tsrt.keys",
     "TSRTError": "tsrt.errors",

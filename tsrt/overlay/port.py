@@ -15,10 +15,9 @@ from twisted.python.reflect import qual
 from zope.interface import implementer
 
 from tsrt.errors import NoFreePort, PortInUse
-from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.listen import Listener
 from tsrt.overlay.context import OverlayContext, packedInterface, twistedAddress
-from tsrt.overlay.transport import TailnetTCPTransport
+from tsrt.overlay.serving import serveFlow
 
 _log = Logger(namespace="tsrt.overlay")
 
@@ -97,26 +96,7 @@ class TailnetPort:
             flow = self._listener.accept()
             if flow is None:
                 return
-            self._accept(flow)
-
-    def _accept(self, flow: TCPFlow) -> None:
-        peer = twistedAddress("TCP", flow.remoteAddress, flow.remotePort)
-        try:
-            protocol = self._factory.buildProtocol(peer)
-        except Exception:
-            _log.failure(
-                "{factory!r} raised when asked for a protocol for {peer}",
-                factory=self._factory,
-                peer=peer,
-            )
-            flow.abort()
-            self._context.flush()
-            return
-        if protocol is None:
-            flow.release(self._context.now())
-            self._context.flush()
-        else:
-            TailnetTCPTransport(self._context, flow, isClient=False).attach(protocol)
+            serveFlow(self._context, flow, self._factory)
 
     def stopListening(self) -> Deferred[None]:
         """

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tsrt.netstack.stack import Stack
+from tsrt.overlay.fallback import FallbackHandlers, FallbackListener
 
 _log = Logger(namespace="tsrt.overlay")
 
@@ -81,6 +82,16 @@ class NodeOverlay:
                 self._waiting.remove(callback)
 
         return forget
+
+    def useFallback(self, handlers: FallbackHandlers) -> None:
+        """Offer to handlers, while there are any, what nobody listens for."""
+        listener = FallbackListener(self, handlers)
+
+        def changed(hasAny: bool) -> None:
+            # Without handlers the stack refuses by itself (R-FB-1).
+            self.stack.fallback = listener.asked if hasAny else None
+
+        handlers.watch(changed)
 
     # -- for the runtime -------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from tsrt.config import NodeConfig, Seams
+from tsrt.overlay.fallback import FallbackHandlers
 from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.services.forwarder.egress import ANY_PORT, DIAL_TIMEOUT, chooseEgress
 from tsrt.services.forwarder.service import Forwarder
@@ -20,6 +21,7 @@ def makeForwarder(
     config: NodeConfig,
     seams: Seams,
     context: ForwardingOverlay,
+    handlers: FallbackHandlers,
 ) -> Forwarder:
     """The forwarder of a node; it is not started."""
 
@@ -43,4 +45,5 @@ def makeForwarder(
         seams.hostPinger(reactor),
         tcpPorts=config.forwardTCPPorts,
         udpPorts=config.forwardUDPPorts,
+        handlers=handlers,
     )

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from tsrt.interfaces import IHostPinger
 from tsrt.netmap.forwarding import ForwardTable, PortRanges
+from tsrt.overlay.fallback import FallbackHandlers, FallbackListener
 from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.services.forwarder.caps import ForwardLimits
 from tsrt.services.forwarder.echo import EchoForwarder
@@ -41,6 +42,7 @@ class Forwarder(Service):
         tcpPorts: PortRanges | None = None,
         udpPorts: PortRanges | None = None,
         limits: ForwardLimits | None = None,
+        handlers: FallbackHandlers,
     ) -> None:
         """
         @param context: the stack that takes packets to any address.
@@ -48,11 +50,13 @@ class Forwarder(Service):
         @param pinger: pings hosts for peers.
         @param tcpPorts: what is forwarded; C{None}: all ports.
         @param udpPorts: the same for UDP.
+        @param handlers: take TCP flows before they are forwarded.
         """
         limits = ForwardLimits() if limits is None else limits
         gate = Gate(context)
         self._context = context
-        self.tcp = TCPForwarder(reactor, context, gate, egress, tcpPorts, limits)
+        claim = FallbackListener(context, handlers).claim
+        self.tcp = TCPForwarder(reactor, context, gate, egress, tcpPorts, limits, claim)
         self.udp = UDPForwarder(context, gate, egress, udpPorts, limits)
         self._echo = EchoForwarder(context, gate, egress, pinger, limits)
         self._pinger = pinger

@@ -22,6 +22,7 @@ from tsrt.netmap.forwarding import Destination, PortRanges
 from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.held import HeldSYN
 from tsrt.netstack.listen import Listener
+from tsrt.overlay.fallback import Refusal
 from tsrt.overlay.transport import TailnetTCPTransport
 from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.services.forward import Half
@@ -35,6 +36,9 @@ _BACKLOG = 2048
 
 FlowKey = tuple[bytes, int, bytes, int]
 """Address and port of the peer, address and port that it wants."""
+
+
+Claim = Callable[[bytes, int, bytes, int], Listener | HeldSYN | Refusal | None]
 
 
 class Side(Half):
@@ -116,10 +120,13 @@ class TCPForwarder:
         egress: Egress,
         ports: PortRanges | None,
         limits: ForwardLimits,
+        claim: Claim,
     ) -> None:
         """
         @param ports: those that are forwarded; C{None}: all.
+        @param claim: asked first, for programs that take some flows themselves.
         """
+        self._claim = claim
         self._reactor = reactor
         self._context = context
         self._gate = gate
@@ -138,6 +145,9 @@ class TCPForwarder:
         key = (remote, remotePort, local, localPort)
         flow = self.flows.get(key)
         if flow is None:
+            claimed = self._claim(remote, remotePort, local, localPort)
+            if claimed is not None:
+                return None if isinstance(claimed, Refusal) else claimed
             try:
                 flow = self._begin(key)
             except EgressRefused as error:
