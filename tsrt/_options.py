@@ -18,6 +18,7 @@ from tsrt.errors import ConfigError
 from tsrt.keys import Secret
 from tsrt.services.localapi import LONGEST_PATH
 from tsrt.services.proxy import HTTP, SOCKS5
+from tsrt.settings import parseBool
 
 
 class Options(UsageOptions):
@@ -28,7 +29,7 @@ class Options(UsageOptions):
         "Joins a tailnet and carries its traffic in this process. Without an auth "
         "key a login page is shown. Settings may also come from the environment: "
         "TS_AUTHKEY, TS_CONTROL_URL, TS_HOSTNAME, TS_STATE_DIR, TS_ROUTES, "
-        "TS_BOOT_TIMEOUT, "
+        "TS_ACCEPT_DNS, TS_BOOT_TIMEOUT, "
         "TS_DEBUG_ALWAYS_USE_DERP, TS_DISABLE_PORTMAPPER, TS_DISABLE_UPNP, "
         "TS_SOCKS5_SERVER, TS_OUTBOUND_HTTP_PROXY_LISTEN, "
         "HTTPS_PROXY, ALL_PROXY, NO_PROXY."
@@ -36,6 +37,12 @@ class Options(UsageOptions):
 
     optFlags = [
         ["accept-routes", None, "Reach networks behind other nodes through them."],
+        [
+            "exit-node-allow-lan-access",
+            None,
+            "Reach the private networks of this machine directly, in spite of an "
+            "exit node.",
+        ],
         [
             "advertise-exit-node",
             None,
@@ -68,6 +75,12 @@ class Options(UsageOptions):
             None,
             None,
             "Peer through which everything else goes: name, address or auto:any.",
+        ],
+        [
+            "accept-dns",
+            None,
+            None,
+            "'false' ignores the tailnet's DNS settings; names of nodes are known.",
         ],
         [
             "advertise-routes",
@@ -247,6 +260,14 @@ class Options(UsageOptions):
             "advertiseTags": _list(self["advertise-tags"]),
             "acceptRoutes": True if self["accept-routes"] else None,
             "exitNode": self["exit-node"],
+            "exitNodeAllowLANAccess": (
+                True if self["exit-node-allow-lan-access"] else None
+            ),
+            "acceptDNS": (
+                None
+                if self["accept-dns"] is None
+                else parseBool("--accept-dns", self["accept-dns"])
+            ),
             "advertiseRoutes": _list(self["advertise-routes"]),
             "advertiseExitNode": True if self["advertise-exit-node"] else None,
             # On the command line to offer means to do.

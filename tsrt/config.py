@@ -39,10 +39,12 @@ __all__ = [
     "NodeConfig",
     "Seams",
     "checkHostname",
+    "checkTags",
     "defaultHostname",
     "parseDuration",
     "sanitizeHostname",
     "toRoutes",
+    "toTexts",
 ]
 
 DEFAULT_CONTROL_URL = "https://controlplane.tailscale.com"
@@ -83,9 +85,14 @@ def _checkURL(instance: object, attribute: Attribute[str], value: str) -> None:
         )
 
 
-def _checkTags(
+def checkTags(
     instance: object, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]
 ) -> None:
+    """
+    Check tags that a node asks for.
+
+    @raise ConfigError: one of them is none.
+    """
     for tag in value:
         if not _TAG.match(tag):
             raise ConfigError(
@@ -167,7 +174,14 @@ def _withoutSlash(value: str) -> str:
     return value.rstrip("/")
 
 
-def _toTuple(value: Iterable[str]) -> tuple[str, ...]:
+def toTexts(value: Iterable[str]) -> tuple[str, ...]:
+    """
+    Take a list of texts.
+
+    @raise ConfigError: it is one text.
+    """
+    if isinstance(value, str):
+        raise ConfigError(f"{value!r} is one text where a list belongs")
     return tuple(value)
 
 
@@ -224,6 +238,10 @@ class NodeConfig:
     @ivar exitNode: the peer through which everything else goes: its MagicDNS
         name or tailnet address, or C{auto:any} for the nearest; C{None}: what no
         route leads to goes nowhere.
+    @ivar exitNodeAllowLANAccess: whether connections to the private networks that
+        this machine is in go there directly while an exit node is wanted.
+    @ivar acceptDNS: whether the tailnet's DNS settings hold for names; those of
+        nodes are known in any case.
     @ivar shieldsUp: whether to let nobody begin anything with this node.
     @ivar advertiseRoutes: the networks that this node leads to for others, as
         prefixes of IPv4, or of IPv6 where that stands for IPv4 (4via6).
@@ -267,10 +285,12 @@ class NodeConfig:
     authKey: Secret | None = field(default=None, converter=_toSecret)
     ephemeral: bool = False
     advertiseTags: tuple[str, ...] = field(
-        default=(), converter=_toTuple, validator=_checkTags
+        default=(), converter=toTexts, validator=checkTags
     )
     acceptRoutes: bool = False
     exitNode: str | None = field(default=None, validator=_checkExitNode)
+    exitNodeAllowLANAccess: bool = False
+    acceptDNS: bool = True
     shieldsUp: bool = False
     advertiseRoutes: tuple[Prefix, ...] = field(default=(), converter=toRoutes)
     advertiseExitNode: bool = False
@@ -280,7 +300,7 @@ class NodeConfig:
     forwardUDPPorts: PortRanges | None = field(default=None, converter=_toPorts)
     port: int = field(default=0, validator=_checkPort)
     staticEndpoints: tuple[str, ...] = field(
-        default=(), converter=_toTuple, validator=_checkEndpoints
+        default=(), converter=toTexts, validator=_checkEndpoints
     )
     relayOnly: bool = False
     portMapping: bool = True
@@ -307,7 +327,8 @@ class NodeConfig:
         Read the C{TS_*} variables that Tailscale users know.
 
         C{TS_AUTHKEY} (or C{TS_AUTH_KEY}), C{TS_CONTROL_URL}, C{TS_HOSTNAME},
-        C{TS_STATE_DIR}, C{TS_ROUTES}, C{TS_BOOT_TIMEOUT}, C{TSNET_FORCE_LOGIN},
+        C{TS_STATE_DIR}, C{TS_ROUTES}, C{TS_ACCEPT_DNS}, C{TS_BOOT_TIMEOUT},
+        C{TSNET_FORCE_LOGIN},
         C{TS_FORCE_NOISE_443}, C{TS_DEBUG_ALWAYS_USE_DERP} (or
         C{TS_DEBUG_NEVER_DIRECT_UDP}), C{TS_DISABLE_PORTMAPPER},
         C{TS_DISABLE_UPNP}, and C{HTTPS_PROXY}, C{ALL_PROXY}, C{NO_PROXY}.

@@ -35,7 +35,9 @@ from tsrt.errors import (
 )
 from tsrt.failures import NoSuchPeer
 from tsrt.interfaces import ILoginPrompt, IStateStore
+from tsrt.keys import Secret
 from tsrt.netmap.netmap import NetworkMap
+from tsrt.netmap.routes import buildRoutes
 from tsrt.netstack.stack import Stack
 from tsrt.overlay.fallback import (
     FallbackHandlers,
@@ -48,14 +50,16 @@ from tsrt.runtime.build import Engine, buildEngine
 from tsrt.runtime.capture import CaptureHub
 from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
+from tsrt.runtime.notify import NotifyBus
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.ping import PingResult
 from tsrt.runtime.pings import PingKind
 from tsrt.runtime.preferences import PreferenceCell, Preferences
 from tsrt.runtime.services import OrderedMultiService
 from tsrt.runtime.status import NodeStatus, StatusPublisher
-from tsrt.runtime.waiting import UpWaiter
+from tsrt.runtime.waiting import UpWaiter, waitUntilRunning
 from tsrt.runtime.watchers import Watchers
+from tsrt.services.forwarder.lanaccess import LANAccess
 from tsrt.services.forwarder.making import makeForwarder
 from tsrt.services.loopback import Loopback, openLoopback
 from tsrt.services.proxy import Tailnet
@@ -122,6 +126,10 @@ class Node(TailnetView, OrderedMultiService):
         self._netmapWatchers: Watchers[NetworkMap] = Watchers()
         self._captures = CaptureHub(self._seams.wallclock)
         self._preferences = PreferenceCell(Preferences.of(self._config))
+        self._notifications = NotifyBus()
+        self._publisher.watch(self._notifications.statusChanged)
+        self._netmapWatchers.watch(self._notifications.netmapChanged)
+        self._preferences.watch(self._notifications.prefsChanged)
         self._core = LifecycleCore(self._publisher)
         self._lifecycle = makeLifecycle(self._core)
         self._overlay = NodeOverlay(reactor, Stack(randbytes=self._seams.randbytes))
@@ -139,7 +147,15 @@ class Node(TailnetView, OrderedMultiService):
             self._fallbackHandlers,
         ).setServiceParent(self)
         self._overlay.useFallback(self._fallbackHandlers)
-        self.reactor = TailnetReactor(self._overlay)
+        self.reactor = TailnetReactor(
+            self._overlay,
+            LANAccess(
+                reactor,
+                lambda: self._preferences.value,
+                lambda: self._seams.interfaces(reactor),
+                self._leadsTo,
+            ),
+        )
         self.apps = OrderedMultiService(reactor, self._config.stopTimeout)
         self.apps.setName("apps")
         self.apps.setServiceParent(self)
@@ -258,6 +274,42 @@ class Node(TailnetView, OrderedMultiService):
         """
         return self._running().logout()
 
+    def login(self, authKey: str | Secret | None = None) -> Deferred[None]:
+        """
+        Log in again, with a new node key, while the node runs.
+
+        The node goes on with the key that it has until it is let in with the new
+        one.  Without a valid auth key a person has to open a page, see
+        C{status.loginURL}.  Fails with a L{TSRTError} if control refuses.
+
+        @param authKey: used from now on instead of the one of the configuration.
+        """
+        if isinstance(authKey, str):
+            authKey = Secret(authKey) if authKey else None
+        return self._running().login(authKey)
+
+    def idToken(self, audience: str) -> Deferred[str]:
+        """
+        A token of OpenID Connect by which control says who this node is.
+
+        Fails with L{NotSupportedByControl} where control makes none.
+
+        @param audience: who is to believe it.
+        """
+        return self._running().control.idToken(audience)
+
+    def waitUntilRunning(self, timeout: float | None = None) -> Deferred[None]:
+        """
+        Wait while the node may come up by itself, and no longer.
+
+        Fails at once when somebody has to act (L{NeedsLogin}, L{NeedsApproval},
+        L{KeyExpired}), when the node has given up or is not started; and with
+        L{StartupTimeout} after the time-out.  L{up} is more patient.
+
+        @param timeout: seconds; C{None} for no limit.
+        """
+        return waitUntilRunning(self._hostReactor, self.watchStatus, timeout)
+
     # -- what the user wants ----------------------------------------------------------
 
     @property
@@ -361,6 +413,12 @@ class Node(TailnetView, OrderedMultiService):
         if not found:
             raise NoSuchPeer(f"no node of the tailnet is called {host!r}")
         return found[0]
+
+    def _leadsTo(self, packed: bytes) -> bool:
+        """Whether a peer leads to an address, by another route than an exit's."""
+        accept = self._preferences.value.acceptRoutes
+        table = buildRoutes(self.netmap.peers, accept)
+        return packed in table
 
     def _usable(self) -> TailnetReactor:
         """The tailnet, unless the node has given up: who waits, waits in vain."""

@@ -9,7 +9,7 @@ unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import (
     IConnector,
@@ -37,6 +37,18 @@ from tsrt.overlay.port import TailnetPort
 from tsrt.overlay.udp import TailnetUDPPort
 
 
+class WayPast(Protocol):
+    """Connects to hosts that are not in the tailnet."""
+
+    def covers(self, host: str) -> bool:
+        """Whether a host is one of them."""
+
+    def connectTCP(
+        self, host: str, port: int, factory: ClientFactory, timeout: float
+    ) -> IConnector:
+        """Connect to one of them."""
+
+
 @implementer(
     IReactorTCP, IReactorUDP, IReactorSSL, IReactorTime, IReactorPluggableNameResolver
 )
@@ -46,11 +58,13 @@ class TailnetReactor:
     reactor.  It neither runs nor stops.
     """
 
-    def __init__(self, context: OverlayContext) -> None:
+    def __init__(self, context: OverlayContext, past: WayPast | None = None) -> None:
         """
         @param context: the node's overlay.
+        @param past: connects to what is not in the tailnet, if anything is to be.
         """
         self._context = context
+        self._past = past
         self._clock = context.reactor
         self.nameResolver: IHostnameResolver = TailnetHostnameResolver(context)
 
@@ -90,6 +104,8 @@ class TailnetReactor:
         @param bindAddress: own address, which may be empty, and port.
         @raise ServiceNameUnknownError: there is no such service.
         """
+        if self._past is not None and self._past.covers(host):
+            return self._past.connectTCP(host, port, factory, timeout)
         connector = TailnetConnector(
             self._context,
             host,

@@ -25,6 +25,8 @@ def readVariables(environ: Mapping[str, str]) -> dict[str, object]:
         value = next((environ[n] for n in names if environ.get(n)), None)
         if value is not None:
             found[setting] = value
+    if environ.get("TS_ACCEPT_DNS"):
+        found["acceptDNS"] = parseBool("TS_ACCEPT_DNS", environ["TS_ACCEPT_DNS"])
     if environ.get("TS_ROUTES"):
         found["advertiseRoutes"] = tuple(environ["TS_ROUTES"].split(","))
     if environ.get("TS_BOOT_TIMEOUT"):
@@ -36,14 +38,14 @@ def readVariables(environ: Mapping[str, str]) -> dict[str, object]:
         ("TS_DEBUG_ALWAYS_USE_DERP", "relayOnly"),
     ):
         if environ.get(name):
-            isOn = _parseBool(name, environ[name])
+            isOn = parseBool(name, environ[name])
             found[setting] = isOn or found.get(setting, False)
     for name, setting in (
         ("TS_DISABLE_PORTMAPPER", "portMapping"),
         ("TS_DISABLE_UPNP", "upnp"),
     ):
         if environ.get(name):
-            found[setting] = not _parseBool(name, environ[name])
+            found[setting] = not parseBool(name, environ[name])
     return found
 
 
@@ -60,6 +62,8 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "advertiseTags": ((list,), "a list of texts"),
     "acceptRoutes": _SWITCH,
     "exitNode": _TEXT,
+    "exitNodeAllowLANAccess": _SWITCH,
+    "acceptDNS": _SWITCH,
     "shieldsUp": _SWITCH,
     "advertiseRoutes": ((list,), "a list of texts"),
     "advertiseExitNode": _SWITCH,
@@ -119,7 +123,13 @@ def parseDuration(text: str) -> float:
     )
 
 
-def _parseBool(name: str, text: str) -> bool:
+def parseBool(name: str, text: str) -> bool:
+    """
+    Read a switch.
+
+    @param name: what the text is the value of.
+    @raise ConfigError: it is none.
+    """
     if text.lower() in ("1", "t", "true", "yes", "on"):
         return True
     if text.lower() in ("0", "f", "false", "no", "off"):

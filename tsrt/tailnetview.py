@@ -18,8 +18,11 @@ from tsrt.netmap.netmap import Node as Peer
 from tsrt.netmap.routes import peersWithRoute
 from tsrt.netmap.whois import WhoIs
 from tsrt.runtime.capture import Capture, CaptureHub, Writable
+from tsrt.runtime.devicestate import DeviceState
 from tsrt.runtime.engine import Engine
 from tsrt.runtime.metrics import Metric
+from tsrt.runtime.notify import NotifyBus, NotifyStream
+from tsrt.runtime.preferences import PreferenceCell
 from tsrt.runtime.status import NodeStatus, StatusPublisher
 from tsrt.runtime.watchers import Watchers
 
@@ -35,6 +38,8 @@ class TailnetView:
     _publisher: StatusPublisher
     _netmapWatchers: Watchers[NetworkMap]
     _captures: CaptureHub
+    _notifications: NotifyBus
+    _preferences: PreferenceCell
 
     @property
     def status(self) -> NodeStatus:
@@ -77,6 +82,23 @@ class TailnetView:
         @return: a callable that ends this.
         """
         return self._netmapWatchers.watch(callback)
+
+    @property
+    def deviceState(self) -> DeviceState:
+        """Where this device stands, and what to do about it."""
+        return DeviceState.of(self.status)
+
+    def notifications(self, mask: int = 0) -> NotifyStream:
+        """
+        Read all that changes from now on, as an asynchronous iterator.
+
+        A slow reader gets less, not later: news that waits is merged, and the last
+        value of everything stays.  C{close} ends it.
+
+        @param mask: what to be told at once, as bits of L{NotifyMask}.
+        """
+        netmap = None if self._engine is None else self._engine.netmap
+        return self._notifications.open(mask, self._preferences.value, netmap)
 
     def metricsText(self) -> str:
         """

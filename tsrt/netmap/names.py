@@ -21,7 +21,7 @@ from tsrt.addresses import (
 from tsrt.errors import WireError
 from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.node import Node
-from tsrt.tailcfg import DNSRecord
+from tsrt.tailcfg import DNSConfig, DNSRecord
 from tsrt.tailcfg.capabilities import DNS_SUBDOMAIN_RESOLVE, MAGICDNS_AAAA
 
 SERVICE_NAME = "magicdns.localhost-tailscale-daemon"
@@ -47,10 +47,12 @@ class NameTable:
     for each candidate.
     """
 
-    def __init__(self, netmap: NetworkMap) -> None:
+    def __init__(self, netmap: NetworkMap, acceptDNS: bool = True) -> None:
         """
         @param netmap: what to take nodes, extra records and search domains
             from, as they are now.
+        @param acceptDNS: whether its DNS settings hold; else there are only the
+            names of nodes.
         """
         own = netmap.selfNode
         self._hosts: dict[str, list[bytes]] = {}
@@ -61,7 +63,7 @@ class NameTable:
         self._local: tuple[str, ...] = ()
         if own is not None and own.expired:
             return  # nothing can be reached, so nothing has a name
-        config = netmap.dnsConfig
+        config = netmap.dnsConfig if acceptDNS else DNSConfig()
         # An empty domain would make every name a local one (rule R-DNS-13).
         self._domains = [d for d in map(canonical, config.domains or ()) if d]
         suffix = "" if own is None else own.tailnetSuffix

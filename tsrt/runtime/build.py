@@ -435,7 +435,6 @@ def _build(
         ControlSettings(
             url=config.controlURL,
             authKey=config.resolvedAuthKey(),
-            tags=config.advertiseTags,
             ephemeral=config.ephemeral,
             forceReauth=config.forceReauth,
             allowHTTP=config.allowHTTP,

@@ -132,7 +132,7 @@ class NetmapDispatcher:
         if changes.peersChanged or changes.filterChanged or changes.selfChanged:
             self._setPaths(changes, netmap)
         if changes.namesChanged or changes.selfChanged or changes.dnsChanged:
-            self.names = NameTable(netmap)
+            self._updateNames(netmap)
         self._logRejected(changes)
         self._publish(netmap, changes)
 
@@ -194,8 +194,12 @@ class NetmapDispatcher:
             self.exit = NO_EXIT
         self.exit = self._chooseExit(netmap)
         self._updateRoutes(netmap)
+        self._updateNames(netmap)
         if self.exit != exitBefore:
             self._setExit(self.exit)
+
+    def _updateNames(self, netmap: NetworkMap) -> None:
+        self.names = NameTable(netmap, self._preferences().acceptDNS)
 
     def _updateRoutes(self, netmap: NetworkMap) -> None:
         # Where packets go and where they may come from are one table (R-RT-7).

@@ -18,6 +18,7 @@ from tsrt.addresses import AddrPort, formatAddress, parseAddress
 from tsrt.control.service import ControlService
 from tsrt.derp.pool import RelayPool
 from tsrt.errors import RelayError, WireError
+from tsrt.keys import Secret
 from tsrt.netmap.delta import Changes
 from tsrt.netmap.exitnode import ExitChoice
 from tsrt.netmap.filter import PacketFilter
@@ -119,7 +120,7 @@ class Engine(OrderedMultiService):
         self._doubted = -inf
         self._external: bytes | None = None
         self._report: Report | None = None
-        self.health = Health(lambda texts: publisher.update(health=texts))
+        self.health = Health(lambda found: publisher.update(warnings=found))
 
     # -- what is asked of it -------------------------------------------------------
 
@@ -210,6 +211,7 @@ class Engine(OrderedMultiService):
             isOtherExit
             or now.acceptRoutes != former.acceptRoutes
             or now.advertised != former.advertised
+            or now.acceptDNS != former.acceptDNS
         ):
             self.dispatcher.preferencesChanged(isOtherExit)
         self._lookAtEgress(now)
@@ -267,6 +269,7 @@ class Engine(OrderedMultiService):
             magicDNSSuffix=own.tailnetSuffix,
             tags=own.tags,
             keyExpiry=own.keyExpiry,
+            expired=own.expired,
             peerCount=len(netmap.peers),
             user="" if own.tags or profile is None else profile.loginName,
         )
@@ -409,6 +412,10 @@ class Engine(OrderedMultiService):
             return
         if self._publisher.status.state is not NodeState.RUNNING:
             self._lifecycle.ready()
+
+    def login(self, authKey: Secret | None = None) -> Deferred[None]:
+        """Get a new node key."""
+        return self.control.login(authKey).addCallback(lambda _: None)
 
     async def leave(self) -> None:
         """Leave the tailnet for good, if the node was in it."""

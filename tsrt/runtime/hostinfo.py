@@ -23,6 +23,7 @@ def describeNode(preferences: Preferences, exitNodeID: str = "") -> Hostinfo:
     hostinfo.hostname = preferences.hostname
     hostinfo.shieldsUp = preferences.shieldsUp
     hostinfo.exitNodeID = exitNodeID
+    hostinfo.requestTags = sorted(preferences.advertiseTags) or None
     routes = [prefix.text() for prefix in preferences.advertised]
     hostinfo.routableIPs = routes or None
     return hostinfo

@@ -83,7 +83,7 @@ _alive = (_starting, _needsLogin, _needsApproval, _running)
 
 @_stopped.upon(Lifecycle.starting).to(_starting)
 def _begin(machine: Lifecycle, core: LifecycleCore) -> None:
-    core.enter(NodeState.STARTING, error=None, health=())
+    core.enter(NodeState.STARTING, error=None, warnings=(), expired=False)
 
 
 @_failed.upon(Lifecycle.stopping).to(_stopping)
@@ -146,7 +146,7 @@ for _state in (_starting, _running):
 
 @_stopping.upon(Lifecycle.stopped).to(_stopped)
 def _end(machine: Lifecycle, core: LifecycleCore) -> None:
-    core.enter(NodeState.STOPPED, homeRegion="", health=())
+    core.enter(NodeState.STOPPED, homeRegion="", warnings=())
 
 
 for _state in (_stopped, _stopping, _failed):

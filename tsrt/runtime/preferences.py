@@ -8,7 +8,13 @@ from typing import Any
 from attrs import evolve, field, fields, frozen
 
 from tsrt.addresses import Prefix
-from tsrt.config import NodeConfig, checkHostname, toRoutes
+from tsrt.config import (
+    NodeConfig,
+    checkHostname,
+    checkTags,
+    toRoutes,
+    toTexts,
+)
 from tsrt.errors import ConfigError
 from tsrt.netmap.exitnode import ExitNodeSelector
 from tsrt.netmap.forwarding import advertisedPrefixes
@@ -43,6 +49,12 @@ class Preferences:
         them.
     @ivar exitNode: the peer through which everything else goes that is sent to
         the tailnet; C{None}: it goes nowhere.
+    @ivar exitNodeAllowLANAccess: whether connections to the private networks that
+        this machine is in go there directly while an exit node is wanted.
+    @ivar acceptDNS: whether the tailnet's DNS settings hold for names; those of
+        nodes are known in any case.
+    @ivar advertiseTags: the tags that the node asks for.  Control may grant them
+        only as the node logs in, see C{Node.login}.
     @ivar shieldsUp: whether to let nobody begin anything with this node.
     @ivar advertiseRoutes: the networks that this node leads to, as prefixes or
         their texts.
@@ -53,6 +65,11 @@ class Preferences:
     hostname: str = field(validator=_checkHostname)
     acceptRoutes: bool = field(default=False, validator=_checkBool)
     exitNode: ExitNodeSelector | None = field(default=None, converter=_toSelector)
+    exitNodeAllowLANAccess: bool = field(default=False, validator=_checkBool)
+    acceptDNS: bool = field(default=True, validator=_checkBool)
+    advertiseTags: tuple[str, ...] = field(
+        default=(), converter=toTexts, validator=checkTags
+    )
     shieldsUp: bool = field(default=False, validator=_checkBool)
     advertiseRoutes: tuple[Prefix, ...] = field(default=(), converter=toRoutes)
     advertiseExitNode: bool = field(default=False, validator=_checkBool)
@@ -69,6 +86,9 @@ class Preferences:
             hostname=config.hostname,
             acceptRoutes=config.acceptRoutes,
             exitNode=config.exitNode,
+            exitNodeAllowLANAccess=config.exitNodeAllowLANAccess,
+            acceptDNS=config.acceptDNS,
+            advertiseTags=config.advertiseTags,
             shieldsUp=config.shieldsUp,
             advertiseRoutes=config.advertiseRoutes,
             advertiseExitNode=config.advertiseExitNode,
@@ -100,6 +120,7 @@ class PreferenceCell:
     def __init__(self, preferences: Preferences) -> None:
         self._value = preferences
         self._tell: Callable[[Preferences, Preferences], object] | None = None
+        self._watchers: list[Callable[[Preferences], object]] = []
 
     @property
     def value(self) -> Preferences:
@@ -114,6 +135,10 @@ class PreferenceCell:
         """
         self._tell = tell
 
+    def watch(self, watcher: Callable[[Preferences], object]) -> None:
+        """Tell C{watcher} of changes, too, whether the node runs or not."""
+        self._watchers.append(watcher)
+
     def change(self, changes: dict[str, Any]) -> None:
         """
         Change some of them.
@@ -121,5 +146,9 @@ class PreferenceCell:
         @raise ConfigError: see L{Preferences.changed}; nothing was changed.
         """
         former, self._value = self._value, self._value.changed(changes)
-        if self._tell is not None and former != self._value:
+        if former == self._value:
+            return
+        if self._tell is not None:
             self._tell(former, self._value)
+        for watcher in self._watchers:
+            watcher(self._value)

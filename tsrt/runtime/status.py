@@ -16,6 +16,20 @@ from tsrt.runtime.peerpaths import NO_PATHS, PeerPath
 _log = Logger(namespace="tsrt.status")
 
 
+@frozen
+class HealthWarning:
+    """
+    Something that is wrong.
+
+    @ivar code: what kind of thing it is, for programs; the code that Tailscale has
+        for it, if it has one.
+    @ivar text: the same in a sentence, for people.
+    """
+
+    code: str
+    text: str
+
+
 class NodeState(enum.Enum):
     """The states that Tailscale users know, by their names."""
 
@@ -46,7 +60,8 @@ class NodeStatus:
     @ivar peerCount: how many peers the netmap has.
     @ivar paths: how packets to the peers go and why, by MagicDNS name: a view
         that tells what is so when it is read.
-    @ivar health: what is wrong, in sentences; empty when all is well.
+    @ivar warnings: what is wrong, with codes; empty when all is well.
+    @ivar expired: whether the node key has expired.
     @ivar error: the error that ended the node's work, if one did.
     """
 
@@ -63,8 +78,14 @@ class NodeStatus:
     keyExpiry: datetime | None = None
     peerCount: int = 0
     paths: Mapping[str, PeerPath] = field(default=NO_PATHS, eq=id)
-    health: tuple[str, ...] = ()
+    warnings: tuple[HealthWarning, ...] = ()
+    expired: bool = False
     error: TSRTError | None = field(default=None, eq=False)
+
+    @property
+    def health(self) -> tuple[str, ...]:
+        """What is wrong, in sentences; empty when all is well."""
+        return tuple(warning.text for warning in self.warnings)
 
     @property
     def isRunning(self) -> bool:
@@ -118,6 +139,26 @@ class StatusPublisher:
             _log.failure("A status watcher raised an error")
 
 
+# Keys of what is wrong, by their beginnings, and Tailscale's codes for them.
+_CODES = {
+    "captive-portal": "captive-portal-detected",
+    "control-map": "not-in-map-poll",
+    "control": "control-trouble",
+    "network": "network-status",
+    "relay-problem-": "derp-region-error",
+    "relay-": "no-derp-connection",
+    "server-": "control-health",
+}
+
+
+def codeOf(key: str) -> str:
+    """The code of what is wrong under a key."""
+    for beginning, code in _CODES.items():
+        if key == beginning or (beginning.endswith("-") and key.startswith(beginning)):
+            return code
+    return key
+
+
 LONGEST_TEXT = 500
 """Characters of one health text; servers may send longer ones."""
 
@@ -139,9 +180,9 @@ def presentable(text: str) -> str:
 class Health:
     """What is wrong at the moment, each under a key of its own."""
 
-    def __init__(self, changed: Callable[[tuple[str, ...]], object]) -> None:
+    def __init__(self, changed: Callable[[tuple[HealthWarning, ...]], object]) -> None:
         """
-        @param changed: told all texts whenever one comes, goes or changes.
+        @param changed: told all warnings whenever one comes, goes or changes.
         """
         self._changed = changed
         self._texts: dict[str, str] = {}
@@ -155,7 +196,9 @@ class Health:
             self._texts[key] = text
         else:
             self._texts.pop(key, None)
-        self._changed(tuple(self._texts[k] for k in sorted(self._texts)))
+        self._changed(
+            tuple(HealthWarning(codeOf(k), t) for k, t in sorted(self._texts.items()))
+        )
 
     def replace(self, prefix: str, texts: list[str]) -> None:
         """Replace everything noted under keys that begin with C{prefix}."""

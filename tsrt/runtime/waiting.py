@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from tsrt.errors import NeedsApproval, NeedsLogin, StartupTimeout, TSRTError
+from tsrt.runtime.devicestate import DeviceState, Phase
 from tsrt.runtime.lifecycle import LifecycleCore
 from tsrt.runtime.status import NodeState, NodeStatus
 
@@ -79,3 +80,50 @@ class UpWaiter:
         return StartupTimeout(
             f"the node was not up within {seconds:g} seconds; {self._describeSteps()}"
         )
+
+
+def waitUntilRunning(
+    reactor: IReactorTime,
+    watch: Callable[[Callable[[NodeStatus], object]], Callable[[], None]],
+    timeout: float | None,
+) -> Deferred[None]:
+    """
+    Wait for a device that may come to run by itself.
+
+    @param watch: calls back with the status at present, and with each new one.
+    @param timeout: seconds; C{None} for no limit.
+    @return: fires when it runs; fails with what only others can change, or with
+        L{StartupTimeout}.  Cancelling stops the wait.
+    """
+    result: Deferred[None] = Deferred()
+
+    def look(status: NodeStatus) -> None:
+        state = DeviceState.of(status)
+        if result.called:
+            return
+        if state.phase is Phase.RUNNING:
+            result.callback(None)
+        elif state.error is not None:
+            result.errback(state.error)
+
+    stop = watch(look)
+    if timeout is not None and not result.called:
+        late = reactor.callLater(
+            timeout,
+            lambda: result.errback(
+                StartupTimeout(f"the node does not run after {timeout:g} seconds")
+            ),
+        )
+        result.addBoth(_cancelled, late)
+
+    def done(outcome: Failure | None) -> Failure | None:
+        stop()
+        return outcome
+
+    return result.addBoth(done)
+
+
+def _cancelled(outcome: Failure | None, late: IDelayedCall) -> Failure | None:
+    if late.active():
+        late.cancel()
+    return outcome

@@ -7,7 +7,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.errors import AuthKeyInvalid, NotRunning
 from tsrt.runtime.lifecycle import LifecycleCore, makeLifecycle
-from tsrt.runtime.status import Health, NodeState, NodeStatus, StatusPublisher
+from tsrt.runtime.status import (
+    Health,
+    HealthWarning,
+    NodeState,
+    NodeStatus,
+    StatusPublisher,
+)
 
 
 class LifecycleTests(SynchronousTestCase):
@@ -164,7 +170,7 @@ class HealthTests(SynchronousTestCase):
     def test_texts(self) -> None:
         """Texts come and go by their keys; nothing is told twice."""
         told: list[tuple[str, ...]] = []
-        health = Health(told.append)
+        health = Health(lambda found: told.append(tuple(w.text for w in found)))
         health.set("b", "two")
         health.set("a", "one")
         health.set("a", "one")
@@ -175,8 +181,25 @@ class HealthTests(SynchronousTestCase):
     def test_replace(self) -> None:
         """All texts of one origin are replaced at once."""
         told: list[tuple[str, ...]] = []
-        health = Health(told.append)
+        health = Health(lambda found: told.append(tuple(w.text for w in found)))
         health.set("other", "stays")
         health.replace("control-", ["x", "y"])
         health.replace("control-", ["z"])
         self.assertEqual(told[-1], ("z", "stays"))
+
+    def test_codes(self) -> None:
+        """Each has a code, Tailscale's own where there is one."""
+        told: list[tuple[HealthWarning, ...]] = []
+        health = Health(told.append)
+        for key in ("relay-900", "relay-problem-900", "control-map", "server-3", "odd"):
+            health.set(key, "wrong")
+        self.assertEqual(
+            [warning.code for warning in told[-1]],
+            [
+                "not-in-map-poll",
+                "odd",
+                "no-derp-connection",
+                "derp-region-error",
+                "control-health",
+            ],
+        )

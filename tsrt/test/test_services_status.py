@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tsrt.errors import AuthKeyInvalid
 from tsrt.failures import NoSuchPeer, TailnetTimeout
 from tsrt.runtime.ping import PingResult
-from tsrt.runtime.status import NodeState, StatusPublisher
+from tsrt.runtime.status import HealthWarning, NodeState, StatusPublisher
 from tsrt.services.pinger import RETRY, PingService
 from tsrt.services.statusfile import StatusFileService, statusDocument
 from tsrt.test.overlaynet import recordLog
@@ -115,7 +115,7 @@ class StatusFileTests(SynchronousTestCase):
             state=NodeState.RUNNING,
             addresses=("100.64.0.1", "fd7a::1"),
             keyExpiry=datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC),
-            health=("all is well",),
+            warnings=(HealthWarning("x", "all is well"),),
         )
         self.assertEqual("Running", self.read()["state"])
         self.assertEqual(["100.64.0.1", "fd7a::1"], self.read()["addresses"])
