@@ -132,6 +132,8 @@ class PacketFilter:
         self._cached = 0
         # Destinations of packets that went out: no multicast or the like.
         self._passable: set[bytes] = set()
+        # UDP and SCTP flows that peers began, as the rules in force let them.
+        self._begunByPeers: set[bytes] = set()
 
     # -- what is in force -------------------------------------------------------
 
@@ -170,6 +172,7 @@ class PacketFilter:
     def _forget(self) -> None:
         self._cache = {}
         self._cached = 0
+        self._begunByPeers = set()
 
     @property
     def errors(self) -> list[str]:
@@ -181,6 +184,24 @@ class PacketFilter:
         if self._shieldsUp:
             return {}
         return self._rules.capabilities(source, destination)
+
+    def mayBegin(
+        self, protocol: int, source: bytes, destination: bytes, port: int
+    ) -> bool:
+        """
+        Whether the rules in force let somebody begin a flow, which may be one that
+        was begun when there were others.
+
+        @param protocol: one with ports.
+        @param source: packed address of who begins; C{destination} of whom with.
+        """
+        if self._shieldsUp:
+            return False
+        if self._jailed and self._sources.lookup(source) in self._jailed:
+            return False
+        return self._rules.allowsPort(
+            protocol, source, destination, port, self._attributes
+        )
 
     # -- inbound -----------------------------------------------------------------
 
@@ -280,6 +301,8 @@ class PacketFilter:
                 if passes:
                     # Whether it is an answer, too, is then of no interest.
                     self._remember(cache, packet, offset, _PASSES)
+                    if len(self._begunByPeers) < MOST_REMEMBERED:
+                        self._begunByPeers.add(key)
         elif protocol == (ICMP if len(source) == 4 else ICMPV6):
             passes = isAnswer(
                 protocol, packet[offset], packet[offset + 1]
@@ -371,12 +394,14 @@ class PacketFilter:
                 + packet[offset + 2 : offset + 4]
                 + packet[offset : offset + 2]
             )
-            if self._jailed:
-                peer = self._sources.lookup(destination)
-                flows = self._flows if peer is None else self._flowsOf(peer)
-            else:
+            # What answers a peer begins nothing: when the rule goes that let the
+            # peer in, its flow ends.
+            if answer not in self._begunByPeers:
                 flows = self._flows
-            flows.note(answer)
+                if self._jailed:
+                    peer = self._sources.lookup(destination)
+                    flows = flows if peer is None else self._flowsOf(peer)
+                flows.note(answer)
         return True
 
 

@@ -172,6 +172,11 @@ class TCPFlow:
         return self._tcb.state
 
     @property
+    def isOurs(self) -> bool:
+        """Whether this side opened the connection."""
+        return self._tcb.active
+
+    @property
     def established(self) -> bool:
         """Whether the handshake has succeeded, however the flow went on."""
         return self._tcb.established

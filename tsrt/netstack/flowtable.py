@@ -29,6 +29,9 @@ from tsrt.wire.tcp import ACK, FIN, RST, SYN, Segment, SegmentBuilder
 Fallback: TypeAlias = Callable[[bytes, int, bytes, int], Listener | HeldSYN | None]
 """Asked with remote address and port, local address and port."""
 
+FlowCheck: TypeAlias = Callable[[bytes, bytes, int], bool]
+"""Asked with the remote address, and the local address and port, of a flow."""
+
 _PORTS = struct.Struct("!HH")
 _SYN_BITS = SYN | ACK | RST | FIN
 _RECLAIM_PAUSE = 1.0
@@ -370,6 +373,22 @@ class FlowTable:
         for flow in self.flows():
             if flow.remoteAddress in remotes and flow.pathRenewed(now):
                 self._settle(flow)
+
+    def cut(self, isAllowed: FlowCheck) -> int:
+        """
+        Reset the flows that others opened and that are not allowed any more.
+
+        @return: how many those were.
+        """
+        count = 0
+        for flow in self.flows():
+            if flow.isOurs or flow.closeReason is not None:
+                continue
+            if not isAllowed(flow.remoteAddress, flow.localAddress, flow.localPort):
+                count += 1
+                flow.abort()
+                self._settle(flow)
+        return count
 
     def abandon(self, gone: frozenset[bytes]) -> None:
         """

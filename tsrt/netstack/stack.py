@@ -18,7 +18,7 @@ from tsrt.netstack.datagrams import UDPBinding
 from tsrt.netstack.datagramtable import DatagramFallback, DatagramTable
 from tsrt.netstack.egress import Egress, isUnicast
 from tsrt.netstack.flow import TCPFlow, TCPOptions
-from tsrt.netstack.flowtable import Fallback, FlowTable
+from tsrt.netstack.flowtable import Fallback, FlowCheck, FlowTable
 from tsrt.netstack.fragments import Reassembler
 from tsrt.netstack.icmp import ICMP, Echo, EchoFallback, EchoRequest, Ping
 from tsrt.netstack.ingress import Ingress
@@ -184,6 +184,16 @@ class Stack:
         self._flows.abandon(gone)
         self._echo.abandon(gone)
         self._datagrams.abandon(gone)
+
+    def cutFlows(self, isAllowed: FlowCheck) -> int:
+        """
+        Reset the connections that others opened and that are not allowed any more.
+
+        @param isAllowed: asked of each with the remote address, and the local
+            address and port.
+        @return: how many those were.
+        """
+        return self._flows.cut(isAllowed)
 
     # -- applications ----------------------------------------------------------------
 

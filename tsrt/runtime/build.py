@@ -306,6 +306,7 @@ def _build(
         setForwarding=engine.setForwarding,
         setRelays=engine.setRelayMap,
         setPaths=lambda changes, netmap: paths.applyNetmap(changes, netmap),
+        cutForbidden=engine.cutForbidden,
         setExit=engine.exitChanged,
         publish=publish,
     )

@@ -32,6 +32,7 @@ _log = Logger(namespace="tsrt.datapath")
 # the reactor gets to do something else.
 _MOST_ROUNDS = 16
 
+_IPPROTO_TCP = 6
 _IPPROTO_TSMP = 99
 
 
@@ -152,6 +153,18 @@ class DataPath:
         if forwards and len(self._stacks) == 1:
             # For the rest of the run: flows end after their route has gone.
             self._stacks = (self._stack, self._forwardStack)
+
+    def cutForbidden(self) -> None:
+        """Other rules are in force: end the flows of peers that they forbid."""
+        mayBegin = self._filter.mayBegin
+
+        def isAllowed(remote: bytes, local: bytes, port: int) -> bool:
+            return mayBegin(_IPPROTO_TCP, remote, local, port)
+
+        count = sum(stack.cutFlows(isAllowed) for stack in self._stacks)
+        if count:
+            _log.info("{count} connections of peers were cut by new rules", count=count)
+        self.flush()
 
     # -- inbound ------------------------------------------------------------------
 

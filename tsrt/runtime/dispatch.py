@@ -52,6 +52,7 @@ class NetmapDispatcher:
         setForwarding: Callable[[ForwardTable, RouteTable[bytes]], object],
         setRelays: Callable[[DERPMap], object],
         setPaths: Callable[[Changes, NetworkMap], object],
+        cutForbidden: Callable[[], object],
         setExit: Callable[[ExitChoice], object],
         publish: Callable[[NetworkMap, Changes], object],
     ) -> None:
@@ -67,6 +68,7 @@ class NetmapDispatcher:
         @param setRelays: takes the map of relay regions.
         @param setPaths: told which peers came, went or changed, and of other
             rules, by which some relay.
+        @param cutForbidden: told that other rules are in force.
         @param setExit: told which peer has become the exit node, or why none.
         @param publish: told, at the end, what users may want to know.
         """
@@ -78,6 +80,7 @@ class NetmapDispatcher:
         self._wallclock = wallclock
         self._preferences = preferences
         self._latencies = latencies
+        self._cutForbidden = cutForbidden
         self._setExit = setExit
         self._setRoutes = setRoutes
         self._setMasquerades = setMasquerades
@@ -127,6 +130,8 @@ class NetmapDispatcher:
             self._filter.setRules(self._state.rules)
         if changes.jailChanged or changes.routesChanged:
             self._filter.setJailed(p.key.raw for p in netmap.peers if p.isJailed)
+        if changes.filterChanged or changes.attributesChanged or changes.jailChanged:
+            self._cutForbidden()
         if changes.derpMapChanged:
             self._setRelays(netmap.derpMap)
         if changes.peersChanged or changes.filterChanged or changes.selfChanged:

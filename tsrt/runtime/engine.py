@@ -64,6 +64,8 @@ _PORTAL = (
     "http:// page in a browser on this machine, and log in there"
 )
 
+_UDP = 17
+
 _NO_EGRESS = (
     "this node offers to be an exit node and lets nothing out: set forwardExitEgress"
 )
@@ -206,6 +208,7 @@ class Engine(OrderedMultiService):
     def _preferencesChanged(self, former: Preferences, now: Preferences) -> None:
         if now.shieldsUp != former.shieldsUp:
             self.packetFilter.setShieldsUp(now.shieldsUp)
+            self.cutForbidden()
         isOtherExit = now.exitNode != former.exitNode
         if (
             isOtherExit
@@ -221,6 +224,14 @@ class Engine(OrderedMultiService):
         """Say it if peers are promised a way out that there is not (R-CFG-2)."""
         isInVain = preferences.advertiseExitNode and not self.mayExit
         self.health.set("exit-egress", _NO_EGRESS if isInVain else None)
+
+    def cutForbidden(self) -> None:
+        """Other rules are in force: end what peers began and may not any more."""
+        mayBegin = self.packetFilter.mayBegin
+        self.datapath.cutForbidden()
+        self._forwarding.cutDatagrams(
+            lambda remote, local, port: mayBegin(_UDP, remote, local, port)
+        )
 
     def setForwarding(self, table: ForwardTable, sources: RouteTable[bytes]) -> None:
         """This node leads to other networks, or no more."""

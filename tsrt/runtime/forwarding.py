@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tsrt.counters import Counters
 from tsrt.netmap.forwarding import ForwardTable
+from tsrt.netstack.flowtable import FlowCheck
 from tsrt.netstack.limits import StackLimits
 from tsrt.netstack.stack import Stack
 from tsrt.runtime.overlay import NodeOverlay
@@ -84,6 +85,7 @@ class ForwardingOverlay:
         self._overlay = overlay
         self._peerOf: Callable[[bytes], bytes | None] = lambda address: None
         self._tell: Callable[[ForwardTable], object] = lambda table: None
+        self._cut: Callable[[FlowCheck], object] = lambda isAllowed: None
 
     def now(self) -> float:
         """The time as the node counts it."""
@@ -117,9 +119,23 @@ class ForwardingOverlay:
 
     # -- for the runtime -----------------------------------------------------------
 
-    def follow(self, tell: Callable[[ForwardTable], object]) -> None:
-        """Say who is told of other tables: the forwarder, of which there is one."""
+    def follow(
+        self,
+        tell: Callable[[ForwardTable], object],
+        cut: Callable[[FlowCheck], object],
+    ) -> None:
+        """
+        Say who is told: the forwarder, of which there is one.
+
+        @param tell: told of other tables.
+        @param cut: told which datagrams of peers the rules in force let in.
+        """
         self._tell = tell
+        self._cut = cut
+
+    def cutDatagrams(self, isAllowed: FlowCheck) -> None:
+        """Other rules are in force: end the flows that they forbid."""
+        self._cut(isAllowed)
 
     def setTable(
         self, table: ForwardTable, peerOf: Callable[[bytes], bytes | None]

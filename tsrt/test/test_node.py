@@ -598,16 +598,16 @@ class SurvivalTests(NodeTestCase):
             self.check(5)
 
     def test_policyChange(self) -> None:
-        """A policy that forbids new connections leaves the present one alone."""
+        """A policy that still allows the connection leaves it alone."""
         self.net.control.setPolicy(
             '{"hosts": {"a": "100.64.0.1", "b": "100.64.0.2"}, "acls": ['
-            '{"action": "accept", "src": ["b"], "dst": ["a:*"]}]}'
+            '{"action": "accept", "src": ["a"], "dst": ["b:7"]}]}'
         )
         self.net.elapse(5)
         self.check(5)
         connecting = (
-            self.net["a"]
-            .clientEndpoint("100.64.0.2", 7, timeout=5)
+            self.net["b"]
+            .clientEndpoint("100.64.0.1", 7, timeout=5)
             .connect(Factory.forProtocol(Gather))
         )
         with self.assertRaises(TimeoutError):

@@ -68,7 +68,7 @@ class Forwarder(Service):
         stack.fallback = self.tcp.asked
         stack.datagramFallback = self.udp.asked
         stack.echoFallback = self._echo.asked
-        context.follow(self._tableChanged)
+        context.follow(self._tableChanged, self.udp.cut)
 
     def startService(self) -> None:
         """Look now and then for what is over, while there are routes."""

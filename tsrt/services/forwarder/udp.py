@@ -16,6 +16,7 @@ from twisted.internet.protocol import DatagramProtocol
 from tsrt.errors import EgressRefused, NoFreePort, PortInUse
 from tsrt.netmap.forwarding import Destination, PortRanges
 from tsrt.netstack.datagrams import UDPBinding
+from tsrt.netstack.flowtable import FlowCheck
 from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.services.forwarder.caps import FlowCaps, ForwardLimits
 from tsrt.services.forwarder.egress import Egress
@@ -211,6 +212,13 @@ class UDPForwarder:
         for port in list(self._ports.values()):
             for key, flow in list(port.flows.items()):
                 if self._context.table.classify(key[2]) != flow.to:
+                    flow.end()
+
+    def cut(self, isAllowed: FlowCheck) -> None:
+        """Other rules are in force: end the flows that they forbid."""
+        for number, port in list(self._ports.items()):
+            for (remote, _, local), flow in list(port.flows.items()):
+                if not isAllowed(remote, local, number):
                     flow.end()
 
     def stop(self) -> None:
