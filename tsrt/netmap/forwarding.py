@@ -159,8 +159,12 @@ class ForwardTable:
     """
     Tells where flows go that are not for this node itself.
 
+    What is advertised is forwarded, nothing else and no less (R-GLB-6): whether
+    peers are told of it is for control to decide, and who may use it for its rules.
+    Not every control server tells the node itself what it approves.
+
     @ivar prefixes: what is forwarded.
-    @ivar waiting: what is advertised and was not approved.
+    @ivar approved: which of them control is known to have approved.
     """
 
     def __init__(
@@ -169,22 +173,20 @@ class ForwardTable:
         """
         @param advertised: what this node offers (R-FWD-5: nothing else is
             forwarded, whatever control says).
-        @param approved: what control lets it lead to.
+        @param approved: what control says that this node leads to.
         """
-        self.prefixes: tuple[Prefix, ...]
         known = frozenset(approved)
-        offered = tuple(advertised)
-        self.prefixes = tuple(prefix for prefix in offered if prefix in known)
-        self.waiting = tuple(prefix for prefix in offered if prefix not in known)
+        self.prefixes: tuple[Prefix, ...] = tuple(advertised)
+        self.approved = tuple(prefix for prefix in self.prefixes if prefix in known)
         self._table: RouteTable[Prefix] = RouteTable((p, p) for p in self.prefixes)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ForwardTable):
             return NotImplemented
-        return (self.prefixes, self.waiting) == (other.prefixes, other.waiting)
+        return (self.prefixes, self.approved) == (other.prefixes, other.approved)
 
     def __hash__(self) -> int:
-        return hash((self.prefixes, self.waiting))
+        return hash((self.prefixes, self.approved))
 
     def __bool__(self) -> bool:
         """Whether anything is forwarded."""

@@ -113,9 +113,9 @@ class ForwardingOverlay:
 
     def routeCounts(self) -> tuple[int, int]:
         """How many networks are offered, and how many of those were approved."""
-        approved = sum(prefix.length > 0 for prefix in self.table.prefixes)
-        waiting = sum(prefix.length > 0 for prefix in self.table.waiting)
-        return approved + waiting, approved
+        offered = sum(prefix.length > 0 for prefix in self.table.prefixes)
+        approved = sum(prefix.length > 0 for prefix in self.table.approved)
+        return offered, approved
 
     # -- for the runtime -----------------------------------------------------------
 

@@ -97,18 +97,11 @@ class Forwarder(Service):
         self.udp.sweep(self._interval)
 
     def _tableChanged(self, table: ForwardTable) -> None:
-        if table.prefixes:
-            _log.info(
-                "forwarding what peers send to {routes}",
-                routes=", ".join(map(str, table.prefixes)),
-            )
-        else:
-            _log.info("forwarding nothing")
-        if table.waiting:
-            _log.info(
-                "not forwarded until the tailnet's administrator approves: {routes}",
-                routes=", ".join(map(str, table.waiting)),
-            )
+        _log.info(
+            "forwarding what peers send to {routes}; known to be approved: {approved}",
+            routes=", ".join(map(str, table.prefixes)) or "nothing",
+            approved=", ".join(map(str, table.approved)) or "none",
+        )
         self.tcp.recheck()
         self.udp.recheck()
         self._sweepIfNeeded()

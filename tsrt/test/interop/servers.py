@@ -99,6 +99,7 @@ class Headscale:
         self._reactor = reactor
         self._directory = directory
         self._config = directory / "config.yaml"
+        self._policy = directory / "policy.json"
         port = freePort(address)
         self.url = f"http://{address}:{port}"
         directory.mkdir(parents=True, exist_ok=True)
@@ -136,13 +137,26 @@ class Headscale:
                     "disable_check_updates": True,
                     "ephemeral_node_inactivity_timeout": "70s",
                     "unix_socket": "./hs.sock",
-                    "policy": {"mode": "file", "path": ""},
+                    "policy": {"mode": "file", "path": str(self._policy)},
                     "log": {"level": "debug"},
                     **(settings or {}),
                 }
             )
         )
+        # Everybody may do everything, as without a policy.
+        self._writePolicy(
+            {"acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}]}
+        )
         self._program = Program("headscale", directory / "headscale.log")
+
+    def _writePolicy(self, policy: dict[str, Any]) -> None:
+        self._policy.write_text(json.dumps(policy))
+
+    def setPolicy(self, policy: dict[str, Any]) -> None:
+        """Put another policy file in its place, and have it read."""
+        self._writePolicy(policy)
+        assert self._program.transport is not None
+        self._program.transport.signalProcess("HUP")
 
     async def start(self) -> None:
         """Start it and make a user."""

@@ -1,0 +1,305 @@
+"""A real Headscale with a policy file, real nodes, and ours: who may do what."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost, TimeoutError
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+import tsrt
+from tsrt.test.interop.namespaces import Namespace
+from tsrt.test.interop.programs import (
+    Program,
+    ProgramFailed,
+    eventually,
+    required,
+    spawn,
+)
+from tsrt.test.interop.scenario import Echo, Gather, ScenarioTestCase
+from tsrt.test.interop.servers import Derper, Headscale
+from tsrt.test.interop.tailscaled import Tailscaled
+
+CAPABILITY = "example.com/cap/files"
+OWNERS = {"tag:ours": ["alice@"], "tag:real": ["alice@"]}
+CHUNKS = 160
+
+
+def policy(*allowed: tuple[str, str, str]) -> dict[str, Any]:
+    """
+    A policy that allows some flows, and what real nodes may do with our files.
+
+    @param allowed: source, destination and ports of each.
+    """
+    grants: list[dict[str, Any]] = [
+        {"src": [source], "dst": [destination], "ip": [ports]}
+        for source, destination, ports in allowed
+    ]
+    grants.append(
+        {
+            "src": ["tag:real"],
+            "dst": ["tag:ours"],
+            "app": {CAPABILITY: [{"may": ["read", "write"]}]},
+        }
+    )
+    return {"tagOwners": OWNERS, "grants": grants}
+
+
+@implementer(IHalfCloseableProtocol)
+class Drip(Protocol):
+    """Sends a little, often, for some time."""
+
+    def __init__(self, reactor: Any, ended: list[Failure]) -> None:
+        self._reactor = reactor
+        self._ended = ended
+        self._left = CHUNKS
+        self._next: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Begin."""
+        self._say()
+
+    def _say(self) -> None:
+        self._next = None
+        self._left -= 1
+        self.transport.write(b"drip")
+        if self._left:
+            self._next = self._reactor.callLater(0.05, self._say)
+        else:
+            self.transport.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        """The other side has nothing to say."""
+
+    def writeConnectionLost(self) -> None:
+        """All was sent."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Remember how it ended."""
+        if self._next is not None:
+            self._next.cancel()
+        self._ended.append(reason)
+
+
+class HeadscaleTestCase(ScenarioTestCase):
+    """Runs Headscale and a relay."""
+
+    async def prepare(self) -> None:
+        """Start both on the test's end of the link."""
+        address = self.namespace.hostAddress
+        self.derper = Derper(self.reactor, address, self.directory / "derper")
+        self.cleanUp(self.derper.stop)
+        await self.derper.start()
+        self.headscale = Headscale(
+            self.reactor, address, self.directory / "headscale", self.derper
+        )
+        self.cleanUp(self.headscale.stop)
+        await self.headscale.start()
+        self.controlURL = self.headscale.url
+        self.authKey = await self.headscale.authKey("--reusable")
+
+
+class PolicyTests(HeadscaleTestCase):
+    """Flows that are allowed, flows that are not, and when that changes."""
+
+    async def prepare(self) -> None:
+        """Start two real nodes and ours, each kind with its tag."""
+        await super().prepare()
+        self.headscale.setPolicy(
+            policy(
+                ("tag:real", "tag:ours", "tcp:7,9,11"),
+                ("tag:ours", "tag:real", "tcp:7"),
+            )
+        )
+        # The policy has the owners of tags.
+        keys = [
+            await self.headscale.authKey("--reusable", "--tags", f"tag:{kind}")
+            for kind in ("real", "ours")
+        ]
+        for name in ("gopeer", "second"):
+            started = await self.startPeer(name, authkey=keys[0])
+            self.real = started["addresses"]
+        self.node = await self.startNode("ours", authKey=keys[1])
+        self.own = self.node.status.addresses
+        await eventually(
+            self.reactor, lambda: len(self.node.peers()) == 2, "both are seen"
+        )
+        for port in (7, 8, 10):
+            await self.listen(self.node, port, Echo)
+            for name in self.peers:
+                await self.peers[name].call(
+                    "listen", network="tcp", address=f":{port}", mode="echo"
+                )
+        self.ended: list[Failure] = []
+        await eventually(
+            self.reactor, lambda: self.mayReach(7), "the real node knows of ours"
+        )
+        for port in (9, 11):
+            await self.listen(self.node, port, lambda: Drip(self.reactor, self.ended))
+
+    async def mayReach(self, port: int, address: str | None = None) -> bool:
+        """Whether the real node reaches a port of ours."""
+        host = address or self.own[0]
+        host = f"[{host}]" if ":" in host else host
+        try:
+            answer = await self.peers["gopeer"].call(
+                "dial", network="tcp", address=f"{host}:{port}", size=100, timeout=4
+            )
+        except ProgramFailed:
+            return False
+        return bool(answer["received"] == 100)
+
+    async def reaches(self, port: int) -> bool:
+        """Whether ours reaches a port of the real node."""
+        gather = Gather(b"hello")
+        factory = Factory()
+        factory.protocol = lambda: gather
+        try:
+            await self.node.clientEndpoint(self.real[0], port, timeout=4).connect(
+                factory
+            )
+        except TimeoutError:
+            return False
+        return await gather.finished == b"hello"
+
+    def test_flows(self) -> Any:
+        """Both directions, both families; a grant shows in C{whois}."""
+        return Deferred.fromCoroutine(self._flows())
+
+    async def _flows(self) -> None:
+        for address in self.own:
+            self.assertTrue(await self.mayReach(7, address))
+            self.assertFalse(await self.mayReach(8, address))
+        self.assertTrue(await self.reaches(7))
+        self.assertFalse(await self.reaches(8))
+        who = self.node.whois(f"{self.real[0]}:1234")
+        self.assertEqual(who.values(CAPABILITY), [{"may": ["read", "write"]}])
+        self.assertEqual(who.node.tags, ("tag:real",))
+
+    def test_change(self) -> Any:
+        """
+        A policy that changes while flows are open cuts those that it forbids,
+        leaves the others alone, and holds for new ones at once.
+        """
+        return Deferred.fromCoroutine(self._change())
+
+    async def _change(self) -> None:
+        cut, kept = (
+            self.peers[name].call(
+                "dial", network="tcp", address=f"{self.own[0]}:{port}", size=0
+            )
+            for name, port in (("gopeer", 9), ("second", 11))
+        )
+        broken: list[Any] = []
+        cut.addBoth(broken.append)
+        await self.pause(1)
+        self.headscale.setPolicy(
+            policy(
+                ("tag:real", "tag:ours", "tcp:8,11"), ("tag:ours", "tag:real", "tcp:8")
+            )
+        )
+        await eventually(self.reactor, lambda: self.ended, "one flow is cut")
+        self.assertTrue(self.ended[0].check(ConnectionLost), self.ended[0])
+        await eventually(self.reactor, lambda: broken, "the real node knows")
+        answer = await kept
+        self.assertEqual(answer["received"], CHUNKS * 4)
+        self.assertTrue(await self.mayReach(8))
+        self.assertFalse(await self.mayReach(7))
+
+        async def changed() -> bool:
+            return await self.reaches(8)
+
+        await eventually(self.reactor, changed, "the real node has the policy, too")
+        self.assertFalse(await self.reaches(7))
+
+
+def _whySkip() -> str | None:
+    """Why a device in the kernel is not to be had, if it is not."""
+    if ScenarioTestCase.skip:
+        return ScenarioTestCase.skip
+    if not os.path.exists("/dev/net/tun"):
+        return required("this machine has no tunnel devices")
+    return None
+
+
+class ApprovalTests(HeadscaleTestCase):
+    """Routes of ours that Headscale approves."""
+
+    skip = _whySkip()
+
+    def test_routes(self) -> Any:
+        """A real node reaches a network, and the internet, through ours."""
+        return Deferred.fromCoroutine(self._routes())
+
+    async def _routes(self) -> None:
+        site = Namespace()
+        self.addCleanup(site.remove)
+        site.make()
+        sources = {"PYTHONPATH": str(Path(tsrt.__file__).parent.parent)}
+        far = Program("far", self.directory / "far.log")
+        spawn(
+            self.reactor,
+            far,
+            site.command(
+                *(sys.executable, "-m", "tsrt.test.interop.farserver"),
+                *("7007", site.address),
+            ),
+            self.directory,
+            sources,
+        )
+        self.cleanUp(far.stop, self.reactor)
+        await self.startNode(
+            "ours",
+            advertiseRoutes=[site.address],
+            advertiseExitNode=True,
+            forwardExitEgress=True,
+        )
+        daemon = Tailscaled(self.reactor, self.namespace, self.directory / "d", "ts0")
+        self.cleanUp(daemon.stop)
+        await daemon.start()
+        await daemon.up(self.controlURL, self.authKey, "real")
+        await daemon.command("set", "--accept-routes")
+        [record] = [n for n in await self.headscale.nodes() if n["name"] == "ours"]
+        routes = f"{site.address}/32,0.0.0.0/0,::/0"
+        await self.headscale.command(
+            "nodes", "approve-routes", "-i", str(record["id"]), "-r", routes
+        )
+
+        async def reached() -> bool:
+            done = await deferToThread(
+                subprocess.run,
+                self.namespace.command(
+                    *(sys.executable, "-m", "tsrt.test.interop.farclient"),
+                    *("tcp", site.address, "7007", "300000"),
+                ),
+                capture_output=True,
+                text=True,
+                env={**os.environ, **sources},
+            )
+            return bool(json.loads(done.stdout).get("isEqual"))
+
+        await eventually(self.reactor, reached, "the network is reached", patience=30)
+
+        async def offered() -> bool:
+            peers = (await daemon.status())["Peer"].values()
+            return any(p["HostName"] == "ours" and p["ExitNodeOption"] for p in peers)
+
+        await eventually(self.reactor, offered, "it is offered as an exit node")
+        await self.headscale.command(
+            "nodes", "approve-routes", "-i", str(record["id"]), "-r", ""
+        )
+
+        async def withdrawn() -> bool:
+            return not await reached()
+
+        await eventually(self.reactor, withdrawn, "they are withdrawn", patience=30)
