@@ -44,6 +44,7 @@ interop-build:
 bench: $(BIN)/.installed
 	$(BIN)/python benchmarks/tunnel.py
 	$(BIN)/python benchmarks/netstack.py
+	$(BIN)/python benchmarks/netmap.py
 	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python benchmarks/join.py
 	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python benchmarks/latency.py
 

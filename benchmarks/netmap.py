@@ -1,5 +1,6 @@
 """
-What a big netmap costs, and what the packet filter costs a packet.
+What a big netmap costs, alone and in a whole node, and what the packet filter
+costs a packet.
 
 Absolute figures differ from machine to machine and from minute to minute; the
 ratios within one run are what to compare.  The collector is off while a step
@@ -13,10 +14,14 @@ import gc
 import struct
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from tsrt.addresses import Prefix
+from twisted.internet.protocol import DatagramProtocol
+
+from tsrt.addresses import AddrPort, Prefix
 from tsrt.netmap.delta import MapState
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.names import NameTable
@@ -35,6 +40,9 @@ from tsrt.tailcfg import (
     decodeMapResponse,
     encode,
 )
+from tsrt.testing.tailnet import TestTailnet
+from tsrt.wire.ip import buildIP
+from tsrt.wire.udp import buildUDP
 
 PEER = b"p" * 32
 BATCH = 48
@@ -257,8 +265,132 @@ def measureFilter(rules: int, rounds: int) -> list[tuple[str, float]]:
     return list(best.items())
 
 
+# -- a whole node -------------------------------------------------------------------
+
+
+class BigNode:
+    """
+    A node in a tailnet of two, to which control then tells of many more peers.
+
+    @ivar memory: bytes that each of those takes.
+    @ivar first: milliseconds to apply the map with all of them, to everything that
+        depends on it.
+    """
+
+    def __init__(self, count: int) -> None:
+        """
+        @param count: how many more.
+        """
+        self.tailnet = TestTailnet(nodes=["big", "peer"])
+        self.engine = _engineOf(self.tailnet["big"])
+        self.peer = _engineOf(self.tailnet["peer"])
+        self.count = count
+        self.tailnet.wait(self.tailnet["big"].ping("peer"))
+        known = [node.wire for node in self.engine.netmap.peers]
+        own = self.engine.netmap.selfNode.wire
+        others = [wireNode(number) for number in range(1000, 1000 + count)]
+        data = encode(MapResponse(node=own, peers=[*known, *others]))
+        del others
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        self.engine.dispatcher.apply(decodeMapResponse(data))
+        gc.collect()
+        self.memory = (tracemalloc.get_traced_memory()[0] - before) / count
+        tracemalloc.stop()
+        again = MapResponse(node=own, peers=list(known))
+        self.engine.dispatcher.apply(again)
+        first = decodeMapResponse(data)
+        self.first = timed(lambda: self.engine.dispatcher.apply(first))
+        self._generation = 0
+        self._prepareTraffic()
+
+    def close(self) -> None:
+        """Take the tailnet down."""
+        self.tailnet.close()
+
+    def delta(self, kind: str) -> float:
+        """The milliseconds to apply a change of one peer."""
+        self._generation += 1
+        number = 1000 + self.count // 2
+        if kind == "patch":
+            change = PeerChange(nodeID=number, derpRegion=1 + self._generation % 20)
+            response = MapResponse(peersChangedPatch=[change])
+        elif kind == "online":
+            isOnline = bool(self._generation % 2)
+            response = MapResponse(onlineChange={number: isOnline})
+        else:
+            response = MapResponse(peersChanged=[wireNode(number, self._generation)])
+        return timed(lambda: self.engine.dispatcher.apply(response))
+
+    def _prepareTraffic(self) -> None:
+        """A port that takes datagrams, and packets each way."""
+        self.tailnet["big"].reactor.listenUDP(5000, DatagramProtocol())
+        own, peer = (
+            e.netmap.selfNode.packedAddresses()[0] for e in (self.engine, self.peer)
+        )
+        body = bytes(SIZE - 28)
+        self._inward = buildIP(peer, own, 17, buildUDP(peer, 5000, own, 5000, body))
+        self._outward = buildIP(own, peer, 17, buildUDP(own, 5000, peer, 5000, body))
+        self.engine.datapath._transmit = lambda key, messages: True
+        self._key = self.peer.netmap.peerByName("big").key.raw
+        self._place = AddrPort.parse("192.0.2.1:41641")
+
+    def inbound(self) -> float:
+        """The microseconds of a packet from the tunnel to the application."""
+        now = self.engine._overlay.now()
+        sealed = self.peer.datapath._tunnel.send(self._key, [self._inward] * BATCH, now)
+        receive = partial(self.engine.datapath.receive, b"source", sealed, self._place)
+        return timed(receive) * 1e3 / BATCH
+
+    def outbound(self) -> float:
+        """The microseconds of a packet from the stack to the socket."""
+        datapath = self.engine.datapath
+        packets = [self._outward] * BATCH
+        now = self.engine._overlay.now()
+        send = partial(datapath._outbound, datapath._stack, packets, now)
+        return timed(send) * 1e3 / BATCH
+
+
+def _engineOf(node: Any) -> Any:
+    """The parts of a node, past what it offers."""
+    return node._engine
+
+
+def measureNode(peers: int, rounds: int) -> None:
+    """Print what a big tailnet costs a node, beside one of ten."""
+    big, small = BigNode(peers), BigNode(10)
+    print(f"a whole node with {peers:,} peers, beside one with 10")
+    print(f"  {'apply the first map, ms':<44}{big.first:>9.2f}{small.first:>9.2f}")
+    for label, kind in (
+        ("apply a patch of one peer, ms", "patch"),
+        ("apply that one peer is online, ms", "online"),
+        ("apply one peer with another key, ms", "changed"),
+    ):
+        best = [min(node.delta(kind) for _ in range(rounds)) for node in (big, small)]
+        print(f"  {label:<44}{best[0]:>9.2f}{best[1]:>9.2f}")
+    print(f"  {'memory of a peer, KB':<44}{big.memory / 1024:>9.1f}")
+    for label, direction in (
+        ("a packet to the application, us", "inbound"),
+        ("a packet to the socket, us", "outbound"),
+    ):
+        costs: list[list[float]] = [[], []]
+        # In turns, so that the machine's moods meet both.
+        for _ in range(rounds * 20):
+            for number, node in enumerate((big, small)):
+                costs[number].append(getattr(node, direction)())
+        low = [min(found) for found in costs]
+        middle = [sorted(found)[len(found) // 2] for found in costs]
+        print(
+            f"  {label:<44}{low[0]:>9.2f}{low[1]:>9.2f}"
+            f"   ratio of medians {middle[0] / middle[1]:.2f}"
+        )
+    for node in (big, small):
+        node.close()
+
+
 def main(arguments: list[str]) -> None:
-    """Measure, and print two tables."""
+    """Measure, and print three tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=int, default=10_000)
     parser.add_argument("--changed", type=int, default=1_000)
@@ -269,6 +401,7 @@ def main(arguments: list[str]) -> None:
     print(f"{options.peers:,} peers, {size:.1f} MB of JSON: milliseconds")
     for label, cost in measureMap(options.peers, options.changed, options.rounds):
         print(f"  {label:<44}{cost:>9.2f}")
+    measureNode(options.peers, options.rounds)
     print(f"packet filter, batches of {BATCH}: microseconds a packet")
     for label, cost in measureFilter(options.rules, options.rounds):
         print(f"  {label:<44}{cost:>9.3f}")
