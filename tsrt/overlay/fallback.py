@@ -45,7 +45,7 @@ REFUSE: Final = Refusal.REFUSE
 
 FallbackTCPHandler: TypeAlias = Callable[
     [IPv4Address | IPv6Address, IPv4Address | IPv6Address],
-    IProtocolFactory | Refusal | None,
+    "IProtocolFactory | Refusal | None",
 ]
 """
 Asked with the source and the destination of a connection; answers with a factory,

@@ -70,6 +70,9 @@ class Answering(Protocol):
     def metricsText(self) -> str:
         """See L{Node<tsrt.node.Node>}."""
 
+    def idToken(self, audience: str) -> Deferred[str]:
+        """See L{Node<tsrt.node.Node>}."""
+
     @property
     def netmap(self) -> NetworkMap:
         """See L{Node<tsrt.node.Node>}."""
@@ -105,6 +108,7 @@ class LocalAPI(Resource):
             "derpmap": (b"GET", self._derpMap),
             "suggest-exit-node": (b"GET", self._suggest),
             "usermetrics": (b"GET", self._metrics),
+            "id-token": (b"GET", self._idToken),
         }
 
     def render(self, request: Request) -> int:
@@ -222,6 +226,12 @@ class LocalAPI(Resource):
     async def _metrics(self, request: Request) -> bytes:
         request.setHeader("Content-Type", "text/plain; version=0.0.4")
         return self._node.metricsText().encode()
+
+    async def _idToken(self, request: Request) -> bytes:
+        audience = _argument(request, "aud")
+        if not audience:
+            raise _Problem(400, "no audience requested")
+        return _json({"id_token": await self._node.idToken(audience)})
 
 
 def _argument(request: Request, name: str) -> str:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tslocal import Client
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
@@ -79,6 +80,28 @@ class LocalAPITests(DevServersTestCase):
         said = await self.tailscale("whois", self.real)
         self.assertIn("gopeer.tailnet.test", said)
         self.assertIn("user@tailnet.test", said)
+
+    def test_package(self) -> Any:
+        """So does a package of PyPI that was written for C{tailscaled}."""
+        return Deferred.fromCoroutine(self._package())
+
+    async def _package(self) -> None:
+        client = Client(str(self.socket), use_socket_only=True)
+        self.addCleanup(client.close)
+        status = await deferToThread(client.status)
+        self.assertEqual(status.backend_state, "Running")
+        self.assertEqual(
+            [str(address) for address in status.tailscale_ips],
+            list(self.node.status.addresses),
+        )
+        [peer] = status.peer.values()
+        self.assertEqual(peer.dns_name, "gopeer.tailnet.test.")
+        self.assertTrue(peer.online)
+        found = await deferToThread(client.who_is, f"{self.real}:1234")
+        self.assertEqual(found.node.name, "gopeer.tailnet.test.")
+        self.assertEqual(found.user_profile.login_name, "user@tailnet.test")
+        token = await deferToThread(client.id_token, "https://example.com")
+        self.assertEqual(token.id_token.count("."), 2)
 
     def test_ours(self) -> Any:
         """So does C{tsrt}, and says the same."""
