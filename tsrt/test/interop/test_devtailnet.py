@@ -59,6 +59,19 @@ class DevServersTestCase(ScenarioTestCase):
         self.controlURL = await self.control.whenListening()
         self.authKey = self.control.createAuthKey(reusable=True).text
 
+    async def approveRoutes(self, name: str) -> None:
+        """Approve all routes that a node offers, once it offers any."""
+        await eventually(
+            self.reactor,
+            lambda: self.control.node(name).advertisedRoutes,
+            "routes are offered",
+        )
+        self.control.approveRoutes(name)
+
+    async def deleteNode(self, name: str) -> None:
+        """Take a node out of the tailnet."""
+        self.control.deleteNode(name)
+
 
 class DevTailnetTests(TrafficMixin, DirectMixin, DevServersTestCase):
     """What a tailnet of ours is to foreign nodes."""

@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 
 import tsrt
 from tsrt.addresses import Prefix, formatAddress, viaPrefix
+from tsrt.test.interop.headscalecase import HeadscaleTestCase
 from tsrt.test.interop.namespaces import Namespace
 from tsrt.test.interop.programs import Program, eventually, required, spawn
 from tsrt.test.interop.tailscaled import Tailscaled
@@ -36,7 +37,7 @@ def _whySkip() -> str | None:
     return required(None if shutil.which("ping") else "there is no ping program")
 
 
-class ForwardingTests(DevServersTestCase):
+class ForwardingMixin:
     """
     C{twistd tsrt} and a far server in one namespace, a real node and ordinary
     programs in another.
@@ -44,9 +45,9 @@ class ForwardingTests(DevServersTestCase):
 
     skip = _whySkip()
 
-    async def prepare(self) -> None:
+    async def prepare(self: Any) -> None:
         """Start everything but our node."""
-        await super().prepare()
+        await super().prepare()  # type: ignore[misc]  # of the class that this is mixed into
         self.site = Namespace()
         self.addCleanup(self.site.remove)
         self.site.make()
@@ -69,7 +70,7 @@ class ForwardingTests(DevServersTestCase):
         await self.daemon.start()
         await self.daemon.up(self.controlURL, self.authKey, "real")
 
-    def start(self, where: Namespace, name: str, *arguments: str) -> Program:
+    def start(self: Any, where: Namespace, name: str, *arguments: str) -> Program:
         """Start a module of Python inside of a namespace."""
         program = Program(name, self.directory / f"{name}.log")
         spawn(
@@ -82,7 +83,7 @@ class ForwardingTests(DevServersTestCase):
         self.cleanUp(program.stop, self.reactor)
         return program
 
-    async def ours(self, *flags: str) -> None:
+    async def ours(self: Any, *flags: str) -> None:
         """Start our node with some flags, and approve what it offers."""
         self.node = self.start(
             self.site,
@@ -94,14 +95,14 @@ class ForwardingTests(DevServersTestCase):
         await eventually(
             self.reactor, lambda: "is up at" in self.node.output(), "our node is up"
         )
-        self.control.approveRoutes("ours")
+        await self.approveRoutes("ours")
         await eventually(
             self.reactor,
             lambda: "forwarding what peers send to" in self.node.output(),
             "our node knows what it leads to",
         )
 
-    async def program(self, *command: str) -> subprocess.CompletedProcess[str]:
+    async def program(self: Any, *command: str) -> subprocess.CompletedProcess[str]:
         """Run an ordinary program beside the real node."""
         return await deferToThread(
             subprocess.run,
@@ -113,7 +114,7 @@ class ForwardingTests(DevServersTestCase):
         )
 
     async def client(
-        self, what: str, address: str, number: int, port: int = PORT
+        self: Any, what: str, address: str, number: int, port: int = PORT
     ) -> dict[str, Any]:
         """What L{tsrt.test.interop.farclient} saw."""
         done = await self.program(
@@ -124,7 +125,7 @@ class ForwardingTests(DevServersTestCase):
         seen: dict[str, Any] = json.loads(done.stdout)
         return seen
 
-    async def reached(self, address: str, pings: str = "ping") -> None:
+    async def reached(self: Any, address: str, pings: str = "ping") -> None:
         """TCP, UDP and pings get there and back."""
 
         # The daemon takes a moment until its kernel knows of a route.
@@ -141,26 +142,56 @@ class ForwardingTests(DevServersTestCase):
         done = await self.program(pings, "-c", "3", "-i", "0.3", "-W", "5", address)
         self.assertIn("3 received", done.stdout, done.stdout + done.stderr)
 
-    async def refused(self, address: str, port: int = PORT) -> None:
+    async def refused(self: Any, address: str, port: int = PORT) -> None:
         """A connection is refused, at once."""
         seen = await self.client("tcp", address, 10, port)
         self.assertEqual(seen.get("error"), "ConnectionRefusedError", address)
         self.assertLess(seen["seconds"], 5)
 
-    def test_subnetRouter(self) -> Any:
+    def test_subnetRouter(self: Any) -> Any:
         """
         It uses ours as a subnet router: networks by IPv4, and by IPv6 where that
         stands for the IPv4 of a site; and for nothing else.
         """
         return Deferred.fromCoroutine(self._subnetRouter())
 
-    async def _subnetRouter(self) -> None:
+    async def _subnetRouter(self: Any) -> None:
         site = viaPrefix(7, Prefix.parse(OFFICE_NET)).text()
         await self.ours(f"--advertise-routes={OFFICE_NET},{site}")
         await self.daemon.command("set", "--accept-routes")
         await self.reached(OFFICE)
         await self.reached(formatAddress(viaPrefix(7, Prefix.parse(OFFICE)).address))
         await self.refused(OFFICE, PORT + 1)
+
+    def test_exitNode(self: Any) -> Any:
+        """
+        It uses ours as an exit node; what is near that one is refused, and so is
+        IPv6.
+        """
+        return Deferred.fromCoroutine(self._exitNode())
+
+    async def _exitNode(self: Any) -> None:
+        await self.ours("--advertise-exit-node")
+        await self.exitBy("ours")
+        await self.reached(FAR)
+        for address in (OFFICE, "192.168.1.1", FAR6):
+            await self.refused(address)
+        self.assertIn("that is no destination for peers", self.node.output())
+        self.assertIn("only IPv4 leaves this node", self.node.output())
+
+    async def exitBy(self: Any, name: str) -> None:
+        """Let the real node send everything to another."""
+
+        async def offered() -> bool:
+            peers = (await self.daemon.status())["Peer"].values()
+            return any(p["HostName"] == name and p["ExitNodeOption"] for p in peers)
+
+        await eventually(self.reactor, offered, "the exit node is offered")
+        await self.daemon.command("set", f"--exit-node={name}")
+
+
+class ForwardingTests(ForwardingMixin, DevServersTestCase):
+    """On our own control server, where it is tried in more ways."""
 
     def test_pingBySocket(self) -> Any:
         """Where the kernel lets everybody ping, it needs no program for that."""
@@ -172,32 +203,6 @@ class ForwardingTests(DevServersTestCase):
         await self.ours(f"--advertise-routes={OFFICE_NET}")
         await self.daemon.command("set", "--accept-routes")
         await self.reached(OFFICE)
-
-    def test_exitNode(self) -> Any:
-        """
-        It uses ours as an exit node; what is near that one is refused, and so is
-        IPv6.
-        """
-        return Deferred.fromCoroutine(self._exitNode())
-
-    async def _exitNode(self) -> None:
-        await self.ours("--advertise-exit-node")
-        await self.exitBy("ours")
-        await self.reached(FAR)
-        for address in (OFFICE, "192.168.1.1", FAR6):
-            await self.refused(address)
-        self.assertIn("that is no destination for peers", self.node.output())
-        self.assertIn("only IPv4 leaves this node", self.node.output())
-
-    async def exitBy(self, name: str) -> None:
-        """Let the real node send everything to another."""
-
-        async def offered() -> bool:
-            peers = (await self.daemon.status())["Peer"].values()
-            return any(p["HostName"] == name and p["ExitNodeOption"] for p in peers)
-
-        await eventually(self.reactor, offered, "the exit node is offered")
-        await self.daemon.command("set", f"--exit-node={name}")
 
     def test_manyFlows(self) -> Any:
         """
@@ -221,3 +226,7 @@ class ForwardingTests(DevServersTestCase):
         # And then there is room again.
         seen = await self.client("many", FAR, 100)
         self.assertEqual(seen["good"], 100)
+
+
+class HeadscaleForwardingTests(ForwardingMixin, HeadscaleTestCase):
+    """On Headscale."""

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-import tsrt
-from tsrt.test.interop.namespaces import Namespace
+from tsrt.test.interop.headscalecase import HeadscaleTestCase
 from tsrt.test.interop.programs import (
-    Program,
     ProgramFailed,
     eventually,
-    required,
-    spawn,
 )
-from tsrt.test.interop.scenario import Echo, Gather, ScenarioTestCase
-from tsrt.test.interop.servers import Derper, Headscale
-from tsrt.test.interop.tailscaled import Tailscaled
+from tsrt.test.interop.scenario import Echo, Gather
 
 CAPABILITY = "example.com/cap/files"
 OWNERS = {"tag:ours": ["alice@"], "tag:real": ["alice@"]}
@@ -89,24 +77,6 @@ class Drip(Protocol):
         if self._next is not None:
             self._next.cancel()
         self._ended.append(reason)
-
-
-class HeadscaleTestCase(ScenarioTestCase):
-    """Runs Headscale and a relay."""
-
-    async def prepare(self) -> None:
-        """Start both on the test's end of the link."""
-        address = self.namespace.hostAddress
-        self.derper = Derper(self.reactor, address, self.directory / "derper")
-        self.cleanUp(self.derper.stop)
-        await self.derper.start()
-        self.headscale = Headscale(
-            self.reactor, address, self.directory / "headscale", self.derper
-        )
-        self.cleanUp(self.headscale.stop)
-        await self.headscale.start()
-        self.controlURL = self.headscale.url
-        self.authKey = await self.headscale.authKey("--reusable")
 
 
 class PolicyTests(HeadscaleTestCase):
@@ -221,85 +191,3 @@ class PolicyTests(HeadscaleTestCase):
 
         await eventually(self.reactor, changed, "the real node has the policy, too")
         self.assertFalse(await self.reaches(7))
-
-
-def _whySkip() -> str | None:
-    """Why a device in the kernel is not to be had, if it is not."""
-    if ScenarioTestCase.skip:
-        return ScenarioTestCase.skip
-    if not os.path.exists("/dev/net/tun"):
-        return required("this machine has no tunnel devices")
-    return None
-
-
-class ApprovalTests(HeadscaleTestCase):
-    """Routes of ours that Headscale approves."""
-
-    skip = _whySkip()
-
-    def test_routes(self) -> Any:
-        """A real node reaches a network, and the internet, through ours."""
-        return Deferred.fromCoroutine(self._routes())
-
-    async def _routes(self) -> None:
-        site = Namespace()
-        self.addCleanup(site.remove)
-        site.make()
-        sources = {"PYTHONPATH": str(Path(tsrt.__file__).parent.parent)}
-        far = Program("far", self.directory / "far.log")
-        spawn(
-            self.reactor,
-            far,
-            site.command(
-                *(sys.executable, "-m", "tsrt.test.interop.farserver"),
-                *("7007", site.address),
-            ),
-            self.directory,
-            sources,
-        )
-        self.cleanUp(far.stop, self.reactor)
-        await self.startNode(
-            "ours",
-            advertiseRoutes=[site.address],
-            advertiseExitNode=True,
-            forwardExitEgress=True,
-        )
-        daemon = Tailscaled(self.reactor, self.namespace, self.directory / "d", "ts0")
-        self.cleanUp(daemon.stop)
-        await daemon.start()
-        await daemon.up(self.controlURL, self.authKey, "real")
-        await daemon.command("set", "--accept-routes")
-        [record] = [n for n in await self.headscale.nodes() if n["name"] == "ours"]
-        routes = f"{site.address}/32,0.0.0.0/0,::/0"
-        await self.headscale.command(
-            "nodes", "approve-routes", "-i", str(record["id"]), "-r", routes
-        )
-
-        async def reached() -> bool:
-            done = await deferToThread(
-                subprocess.run,
-                self.namespace.command(
-                    *(sys.executable, "-m", "tsrt.test.interop.farclient"),
-                    *("tcp", site.address, "7007", "300000"),
-                ),
-                capture_output=True,
-                text=True,
-                env={**os.environ, **sources},
-            )
-            return bool(json.loads(done.stdout).get("isEqual"))
-
-        await eventually(self.reactor, reached, "the network is reached", patience=30)
-
-        async def offered() -> bool:
-            peers = (await daemon.status())["Peer"].values()
-            return any(p["HostName"] == "ours" and p["ExitNodeOption"] for p in peers)
-
-        await eventually(self.reactor, offered, "it is offered as an exit node")
-        await self.headscale.command(
-            "nodes", "approve-routes", "-i", str(record["id"]), "-r", ""
-        )
-
-        async def withdrawn() -> bool:
-            return not await reached()
-
-        await eventually(self.reactor, withdrawn, "they are withdrawn", patience=30)

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 import tsrt
 from tsrt.node import Node
+from tsrt.test.interop.headscalecase import HeadscaleTestCase
 from tsrt.test.interop.leakwatch import LeakWatch
 from tsrt.test.interop.programs import Program, eventually, spawn
 from tsrt.test.interop.scenario import Gather, digest, pattern
@@ -48,12 +49,12 @@ class EchoedBack(Protocol):
             self.whole.callback(bytes(self._received))
 
 
-class RoutesTests(DevServersTestCase):
+class RoutesMixin:
     """A real daemon leads to addresses that are nowhere else."""
 
-    async def prepare(self) -> None:
+    async def prepare(self: Any) -> None:
         """Start the daemon and, in its namespace, somebody who answers."""
-        await super().prepare()
+        await super().prepare()  # type: ignore[misc]  # of the class that this is mixed into
         for address in (f"{OFFICE}/32", f"{FAR}/32", f"{FAR6}/128"):
             self.namespace.addAddress(address)
         server = Program("far server", self.directory / "far.log")
@@ -76,17 +77,12 @@ class RoutesTests(DevServersTestCase):
         await self.daemon.start()
         await self.daemon.up(self.controlURL, self.authKey, "router")
 
-    async def advertise(self, *flags: str) -> None:
+    async def advertise(self: Any, *flags: str) -> None:
         """Let the daemon offer routes, and approve them."""
         await self.daemon.command("set", *flags)
+        await self.approveRoutes("router")
 
-        def offered() -> bool:
-            return bool(self.control.node("router").advertisedRoutes)
-
-        await eventually(self.reactor, offered, "routes are offered")
-        self.control.approveRoutes("router")
-
-    async def works(self, node: Node, address: str) -> None:
+    async def works(self: Any, node: Node, address: str) -> None:
         """TCP, UDP and pings get there and back."""
         data = pattern(3, 300_000)
         echoed = EchoedBack(data)
@@ -102,11 +98,11 @@ class RoutesTests(DevServersTestCase):
             pinged = await node.ping(address, timeout=10)
             self.assertEqual(pinged.address, address)
 
-    def test_subnetRouter(self) -> Any:
+    def test_subnetRouter(self: Any) -> Any:
         """A network behind it is reached, when routes are accepted."""
         return Deferred.fromCoroutine(self._subnetRouter())
 
-    async def _subnetRouter(self) -> None:
+    async def _subnetRouter(self: Any) -> None:
         node = await self.startNode("ours")
         await self.advertise("--advertise-routes=10.77.0.0/16")
         await eventually(
@@ -123,14 +119,14 @@ class RoutesTests(DevServersTestCase):
         node.setPreferences(acceptRoutes=True)
         await self.works(node, OFFICE)
 
-    def test_exitNode(self) -> Any:
+    def test_exitNode(self: Any) -> Any:
         """
         The rest of the world is reached through it, in both families; and when
         it is gone nothing leaves by another way.
         """
         return Deferred.fromCoroutine(self._exitNode())
 
-    async def _exitNode(self) -> None:
+    async def _exitNode(self: Any) -> None:
         node = await self.startNode("ours", exitNode="router")
         [problem] = node.status.health
         self.assertIn("lets nobody out", problem)
@@ -144,7 +140,7 @@ class RoutesTests(DevServersTestCase):
         await self.daemon.stop()
         for address in (FAR, FAR6):
             await self.unreachable(node, address)
-        self.control.deleteNode("router")
+        await self.deleteNode("router")
         await eventually(
             self.reactor, lambda: node.activeExitNode is None, "it is gone"
         )
@@ -152,7 +148,7 @@ class RoutesTests(DevServersTestCase):
             await self.unreachable(node, address)
         self.assertEqual(watch.seen, [])
 
-    async def unreachable(self, node: Node, address: str) -> None:
+    async def unreachable(self: Any, node: Node, address: str) -> None:
         """Nothing gets there."""
         endpoint = node.clientEndpoint(address, PORT, timeout=3)
         try:
@@ -160,3 +156,11 @@ class RoutesTests(DevServersTestCase):
         except (NoRouteError, TimeoutError):
             return
         self.fail(f"{address} was reached")
+
+
+class RoutesTests(RoutesMixin, DevServersTestCase):
+    """On our own control server."""
+
+
+class HeadscaleRoutesTests(RoutesMixin, HeadscaleTestCase):
+    """On Headscale."""
