@@ -420,6 +420,34 @@ class SubnetRouterTests(ForwarderTestCase):
         self.assertEqual(self.forwarder.tcp.flows, {})
 
 
+class TwoRoutersTests(ForwarderTestCase):
+    """Two nodes lead to the same network."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.net.addNode("y", **self.settings)
+        self.net.waitUp("y")
+        self.net.control.approveRoutes("y")
+        self.net.elapse(3)
+
+    def test_routeMoves(self) -> None:
+        """When one goes the other has the network, and flows with it."""
+        client = self.asks(OFFICE)
+        self.talks(OFFICE)
+        [address] = set(self.sources)
+        first = "x" if address in self.router._hostReactor.addresses else "y"
+        self.net.wait(self.net[first].stopService())
+        self.net.elapse(30)
+        second = self.other if first == "x" else self.router
+        self.talks(OFFICE)
+        self.assertIn(self.sources[-1], second._hostReactor.addresses)
+        # A flow of datagrams goes on by the other, without a word.
+        client.transport.write(b"again", None)
+        self.net.elapse(3)
+        self.assertEqual(client.received[-1], (b"again", (OFFICE, 53)))
+        self.assertEqual(second._forwarding.counters.udpFlows, 1)
+
+
 class LimitsTests(ForwarderTestCase):
     """As many flows as there may be, and no more."""
 

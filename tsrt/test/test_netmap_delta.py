@@ -560,6 +560,14 @@ class ExpiryTests(Fixture):
         self.assertTrue(there(self.state.map.selfNode).expired)
         self.assertIsNone(self.state.nextExpiry())
 
+    def test_R_DEV_3_none(self) -> None:
+        """Without an expiry a key never expires, however far the clock is off."""
+        self.apply(MapResponse(node=wireNode(1), peersChanged=[wireNode(2)]))
+        self.assertIsNone(self.state.nextExpiry())
+        changes = self.state.expire(NOW + 1e10)
+        self.assertEqual((changes.upserted, changes.selfChanged), (set(), False))
+        self.assertFalse(there(self.state.map.selfNode).expired)
+
     def test_extended(self) -> None:
         """A later expiry brings everything back."""
         self.state.expire(NOW + 101)

@@ -262,7 +262,7 @@ class DirectTests(PathTestCase):
         self.assertEqual({round(p.seconds, 3) for p in pongs}, {0.02})
         self.assertEqual(self.a.book.ping(bytes(32), self.world.now), 0)
 
-    def test_relayOnly(self) -> None:
+    def test_R_RT_5_relayOnly(self) -> None:
         """Without direct paths only pings by relay are answered."""
         c = self.world.join("c", "192.0.2.3:3", relayOnly=True)
         c.knows(self.a.peer("198.51.100.1:1"))
