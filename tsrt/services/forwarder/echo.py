@@ -47,7 +47,7 @@ class EchoForwarder:
         peer = self._context.peerOf(request.remote)
         try:
             to = self._gate.destination(request.local)
-            self._egress.checkPing(to)
+            self._egress.checkDatagrams(to)
             self._caps.take(peer)
         except EgressRefused as error:
             self._gate.refused(error, request.remote, request.local)

@@ -54,11 +54,11 @@ class Egress(Protocol):
         @raise CannotListenError: there is no socket to be had.
         """
 
-    def checkPing(self, to: Destination) -> None:
+    def checkDatagrams(self, to: Destination) -> None:
         """
-        See whether an echo request may go to a destination.
+        See whether datagrams and pings may go to a destination.
 
-        @raise EgressRefused: it may not.
+        @raise EgressRefused: they may not.
         """
 
 
@@ -95,7 +95,7 @@ class HostExitEgress:
         protocol.transport.connect(formatAddress(to.address), port)
         return bound
 
-    def checkPing(self, to: Destination) -> None:
+    def checkDatagrams(self, to: Destination) -> None:
         """See L{Egress}."""
 
 
@@ -115,17 +115,17 @@ class DirectEgress:
 
     def endpoint(self, to: Destination, port: int) -> IStreamClientEndpoint:
         """See L{Egress}."""
-        self.checkPing(to)
+        self.checkDatagrams(to)
         return self._sockets.endpoint(to, port)
 
     def datagrams(
         self, to: Destination, port: int, protocol: DatagramProtocol
     ) -> IListeningPort:
         """See L{Egress}."""
-        self.checkPing(to)
+        self.checkDatagrams(to)
         return self._sockets.datagrams(to, port, protocol)
 
-    def checkPing(self, to: Destination) -> None:
+    def checkDatagrams(self, to: Destination) -> None:
         """See L{Egress}."""
         if to.kind is not RouteKind.SUBNET:
             raise ExitEgressRefused("nothing may leave for the internet from here")
@@ -166,11 +166,11 @@ class ProxyEgress:
         self, to: Destination, port: int, protocol: DatagramProtocol
     ) -> IListeningPort:
         """See L{Egress}."""
-        raise ProxyUDPUnsupported("datagrams cannot leave by the upstream proxy")
+        raise ProxyUDPUnsupported("only connections can leave by the upstream proxy")
 
-    def checkPing(self, to: Destination) -> None:
+    def checkDatagrams(self, to: Destination) -> None:
         """See L{Egress}."""
-        raise ProxyUDPUnsupported("pings cannot leave by the upstream proxy")
+        raise ProxyUDPUnsupported("only connections can leave by the upstream proxy")
 
 
 def chooseEgress(

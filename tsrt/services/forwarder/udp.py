@@ -137,7 +137,8 @@ class UDPForwarder:
     ) -> UDPBinding | None:
         """A peer sends to a port that is not bound: the fallback of the stack."""
         try:
-            self._gate.destination(local, localPort, self._forwarded)
+            to = self._gate.destination(local, localPort, self._forwarded)
+            self._egress.checkDatagrams(to)
         except EgressRefused as error:
             self._gate.refused(error, remote, local)
             return None

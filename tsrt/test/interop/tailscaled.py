@@ -24,11 +24,14 @@ class Tailscaled:
         namespace: Namespace,
         directory: Path,
         device: str = "userspace-networking",
+        flags: tuple[str, ...] = (),
     ) -> None:
         """
         @param device: the name of a tunnel device to make in the kernel; by
             default there is none.
+        @param flags: further ones of the daemon.
         """
+        self._flags = flags
         self._device = device
         self._reactor = reactor
         self._namespace = namespace
@@ -50,6 +53,7 @@ class Tailscaled:
                 f"--socket={self._socket}",
                 "--port=0",
                 "--no-logs-no-support",
+                *self._flags,
             ),
             self._directory,
         )

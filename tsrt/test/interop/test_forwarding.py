@@ -83,19 +83,19 @@ class ForwardingMixin:
         self.cleanUp(program.stop, self.reactor)
         return program
 
-    async def ours(self: Any, *flags: str) -> None:
+    async def ours(self: Any, *flags: str, name: str = "ours") -> None:
         """Start our node with some flags, and approve what it offers."""
         self.node = self.start(
             self.site,
-            "ours",
+            name,
             *("twisted", "--log-format=text", "tsrt", f"--authkey={self.authKey}"),
-            *(f"--login-server={self.controlURL}", "--hostname=ours"),
-            *(f"--statedir={self.directory / 'state'}", "--socket=no", *flags),
+            *(f"--login-server={self.controlURL}", f"--hostname={name}"),
+            *(f"--statedir={self.directory / name}-state", "--socket=no", *flags),
         )
         await eventually(
             self.reactor, lambda: "is up at" in self.node.output(), "our node is up"
         )
-        await self.approveRoutes("ours")
+        await self.approveRoutes(name)
         await eventually(
             self.reactor,
             lambda: "forwarding what peers send to" in self.node.output(),
@@ -203,6 +203,45 @@ class ForwardingTests(ForwardingMixin, DevServersTestCase):
         await self.ours(f"--advertise-routes={OFFICE_NET}")
         await self.daemon.command("set", "--accept-routes")
         await self.reached(OFFICE)
+
+    def test_exitProxy(self) -> Any:
+        """
+        What peers send leaves by a proxy, of either kind, that is another real
+        daemon; without the proxy nothing leaves.
+        """
+        return Deferred.fromCoroutine(self._exitProxy())
+
+    async def _exitProxy(self) -> None:
+        for number, scheme in enumerate(("socks5", "http")):
+            address = f"{self.site.address}:{1055 + number}"
+            flag = "socks5-server" if number == 0 else "outbound-http-proxy-listen"
+            proxy = Tailscaled(
+                self.reactor,
+                self.site,
+                self.directory / f"proxy{number}",
+                flags=(f"--{flag}={address}",),
+            )
+            self.cleanUp(proxy.stop)
+            await proxy.start()
+            await proxy.up(self.controlURL, self.authKey, f"proxy{number}")
+            name = f"exit{number}"
+            await self.ours(
+                "--advertise-exit-node",
+                f"--exit-proxy={scheme}://{address}",
+                name=name,
+            )
+            await self.exitBy(name)
+
+            async def answers() -> bool:
+                seen = await self.client("tcp", FAR, 100_000)
+                return bool(seen.get("isEqual"))
+
+            await eventually(self.reactor, answers, f"{FAR} answers", patience=30)
+            seen = await self.client("udp", FAR, 100)
+            self.assertEqual(seen, {"error": "ConnectionRefusedError"})
+            await self.refused("192.168.1.1")
+            await proxy.stop()
+            await self.refused(FAR)
 
     def test_manyFlows(self) -> Any:
         """
