@@ -26,7 +26,7 @@ from tsrt.interfaces import IHostPinger, IStreamDialer
 from tsrt.keys import Secret
 from tsrt.netmap.exitnode import ExitNodeSelector
 from tsrt.netmap.forwarding import PortRanges, readAdvertised
-from tsrt.path.portmapping import Gateway
+from tsrt.path.mappings import Gateway
 from tsrt.settings import checkKinds, parseDuration, readVariables
 from tsrt.underlay.gateway import findGateway
 from tsrt.underlay.hostping import HostPinger

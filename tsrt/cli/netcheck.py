@@ -23,8 +23,8 @@ from tsrt.config import NodeConfig, Seams, parseDuration
 from tsrt.derp.latency import measureLatency
 from tsrt.errors import ConfigError, WireError
 from tsrt.path.captive import TAILSCALE_HOSTS, portalChecks
+from tsrt.path.mappings import Service
 from tsrt.path.netcheck import ENOUGH_REGIONS
-from tsrt.path.portmapping import Service
 from tsrt.tailcfg import DERPMap
 from tsrt.underlay.captiveportal import findCaptivePortal
 from tsrt.underlay.dial import StreamDialer

@@ -14,8 +14,8 @@ from datetime import datetime
 from attrs import frozen
 
 from tsrt.addresses import AddrPort
+from tsrt.path.mappings import Service
 from tsrt.path.netcheck import Report
-from tsrt.path.portmapping import Service
 from tsrt.tailcfg import DERPMap, DERPRegion
 
 _NANOSECONDS = 1_000_000_000

@@ -4,24 +4,19 @@ Making the parts of a node and joining them: the only place that knows them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 from hyperlink import URL
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from tsrt.addresses import AddrPort, parseAddress
+from tsrt.addresses import AddrPort
 from tsrt.config import NodeConfig, Seams
 from tsrt.control.c2n import C2NSources
 from tsrt.control.service import ControlService
 from tsrt.control.settings import ControlSettings
 from tsrt.derp.latency import measureLatency
 from tsrt.derp.pool import RelayEvents, RelayPool
-from tsrt.errors import ConfigError, NotRunning, NotSupported
+from tsrt.errors import NotRunning
 from tsrt.interfaces import ILoginPrompt, IStateStore, IStreamDialer
 from tsrt.keys import DiscoKey, NodeKey
 from tsrt.netmap.delta import Changes, MapState
@@ -35,12 +30,14 @@ from tsrt.path.peerrelays import PeerRelays
 from tsrt.runtime.backendstatus import BackendStatus, StatusSources
 from tsrt.runtime.capture import CaptureHub
 from tsrt.runtime.controlevents import ControlEvents
+from tsrt.runtime.controlpings import answerPing
 from tsrt.runtime.datapath import DataPath
 from tsrt.runtime.dispatch import NetmapDispatcher
 from tsrt.runtime.drain import DrainService
 from tsrt.runtime.engine import Engine
 from tsrt.runtime.forwarding import ForwardingOverlay
 from tsrt.runtime.hostinfo import describeNode
+from tsrt.runtime.housekeeping import DataPathService, LeaveService, StateService
 from tsrt.runtime.identity import IdentityKeeper
 from tsrt.runtime.lifecycle import Lifecycle
 from tsrt.runtime.linkchange import LinkChangeHandler
@@ -48,16 +45,14 @@ from tsrt.runtime.metrics import MetricsSource
 from tsrt.runtime.overlay import NodeOverlay
 from tsrt.runtime.paths import PathService
 from tsrt.runtime.peerpaths import PathReporter, PeerPaths
-from tsrt.runtime.pings import Pinger, PingKind
+from tsrt.runtime.pings import Pinger
 from tsrt.runtime.preferences import PreferenceCell
 from tsrt.runtime.prompt import LogPrompt
 from tsrt.runtime.status import StatusPublisher
 from tsrt.runtime.tsmp import TSMPResponder
 from tsrt.runtime.watchers import Watchers
-from tsrt.tailcfg import PingResponse
 from tsrt.tunnel.peer import PeerTunnelStatus
 from tsrt.tunnel.table import TunnelTable
-from tsrt.tunnel.timestamps import TimestampSource
 from tsrt.underlay.captiveportal import findCaptivePortal
 from tsrt.underlay.dial import StreamDialer
 from tsrt.underlay.linkmonitor import linkMonitor
@@ -70,98 +65,8 @@ __all__ = ["Engine", "buildEngine"]
 
 _log = Logger(namespace="tsrt.runtime")
 
-_HOUSEKEEPING = 60.0
-
 # Seconds after the last packet for which a node counts as active.
 _ACTIVE = 45.0
-
-# Seconds for which a ping that control asked for may take.
-_PING_TIMEOUT = 5.0
-
-
-class StateService(Service):
-    """Keeps the store open while the node runs."""
-
-    name = "state"
-
-    def __init__(
-        self,
-        store: IStateStore,
-        keeper: IdentityKeeper,
-        timestamps: TimestampSource,
-    ) -> None:
-        self._store = store
-        self._keeper = keeper
-        self._timestamps = timestamps
-
-    def stopService(self) -> None:
-        """Save what the next run goes on from, and give the store back."""
-        super().stopService()
-        self._keeper.saveTimestamp(self._timestamps)
-        self._store.close()
-
-
-class LeaveService(Service):
-    """Takes an ephemeral node out of the tailnet as it stops."""
-
-    name = "leave"
-
-    def __init__(self, leave: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._leave = leave
-
-    def stopService(self) -> Deferred[None]:
-        """Tell control, and never mind if it cannot be told."""
-        super().stopService()
-        leaving = Deferred.fromCoroutine(self._leave())
-        return leaving.addErrback(
-            lambda failure: _log.warn(
-                "control could not be told that the node leaves: {reason}",
-                reason=failure.getErrorMessage(),
-            )
-        )
-
-
-class DataPathService(Service):
-    """Runs the data path, and what has to be looked at now and then."""
-
-    name = "datapath"
-
-    def __init__(
-        self,
-        reactor: IReactorTime,
-        datapath: DataPath,
-        overlay: NodeOverlay,
-        dispatcher: NetmapDispatcher,
-    ) -> None:
-        self._datapath = datapath
-        self._overlay = overlay
-        self._dispatcher = dispatcher
-        self._housekeeping = LoopingCall(self._keepHouse)
-        self._housekeeping.clock = reactor
-
-    def startService(self) -> None:
-        """Begin to move packets."""
-        super().startService()
-        self._overlay.attach(
-            self._datapath.flush, lambda name: self._dispatcher.names.resolve(name)
-        )
-        self._datapath.start()
-        self._housekeeping.start(_HOUSEKEEPING, now=False).addErrback(
-            lambda failure: _log.failure("housekeeping stopped", failure)
-        )
-
-    def _keepHouse(self) -> None:
-        # Regular looks at the clock are how a step of it is told.
-        self._overlay.now()
-        self._dispatcher.refresh()
-
-    def stopService(self) -> None:
-        """Move nothing any more."""
-        super().stopService()
-        if self._housekeeping.running:
-            self._housekeeping.stop()
-        self._overlay.detach()
-        self._datapath.stop()
 
 
 def buildEngine(
@@ -454,7 +359,7 @@ def _build(
             newPoll=state.newPoll,
         ),
         hostinfo=describeNode(preferences.value),
-        pinger=lambda ip, kind: _answerPing(engine, ip, kind),
+        pinger=lambda ip, kind: answerPing(engine.pinger, ip, kind),
         c2n=C2NSources(
             metrics=metrics.text,
             health=lambda: {"Warnings": list(publisher.status.health)},
@@ -537,31 +442,3 @@ def _dialer(reactor: IReactorTime, config: NodeConfig, seams: Seams) -> IStreamD
     if seams.makeDialer is not None:
         return seams.makeDialer(reactor, config)
     return StreamDialer(reactor, config.proxy, trustRoot(config.caFile))
-
-
-def _answerPing(engine: Engine, ip: str, kind: str) -> Deferred[PingResponse]:
-    """Ping a peer because the control server asks for it."""
-    try:
-        asked = PingKind.named(kind)
-    except ConfigError as error:
-        return fail(NotSupported(str(error)))
-    return Deferred.fromCoroutine(_pingFor(engine, ip, asked))
-
-
-async def _pingFor(engine: Engine, ip: str, kind: PingKind) -> PingResponse:
-    response = PingResponse(type=kind.value, ip=ip, nodeIP=ip)
-    try:
-        result = await engine.pinger.ping(parseAddress(ip), kind, _PING_TIMEOUT)
-    except Exception as error:
-        response.err = str(error)
-        return response
-    response.nodeName = result.name
-    response.latencySeconds = result.seconds
-    way, _, where = result.path.partition(" ")
-    if way == "direct":
-        response.endpoint = where
-    elif way == "peer-relay":
-        response.peerRelay = where
-    elif way == "relay":
-        response.derpRegionCode = where
-    return response

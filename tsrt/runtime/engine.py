@@ -27,9 +27,9 @@ from tsrt.netmap.netmap import NetworkMap
 from tsrt.netmap.node import Node as Peer
 from tsrt.netmap.routes import RouteTable
 from tsrt.netmap.whois import WhoIs
+from tsrt.path.mappings import Service as MappingService
 from tsrt.path.netcheck import Report
 from tsrt.path.places import describe
-from tsrt.path.portmapping import Service as MappingService
 from tsrt.path.status import PathChange
 from tsrt.runtime.backendstatus import BackendStatus
 from tsrt.runtime.datapath import DataPath

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.addresses import AddrPort
 from tsrt.cli.netcheckreport import Analysis, goDuration, goTime
+from tsrt.path.mappings import Service
 from tsrt.path.netcheck import Report
-from tsrt.path.portmapping import Service
 from tsrt.tailcfg import DERPMap, DERPRegion
 
 TIME = datetime(2026, 11, 23, 12, 34, 56, 789000, UTC)

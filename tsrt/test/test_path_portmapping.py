@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.addresses import AddrPort, parseAddress
+from tsrt.path.mappings import Gateway, MapByUPnP, Service, UnmapByUPnP
 from tsrt.path.portmapping import (
     CHECK_EVERY,
     LEAST_RENEWAL,
@@ -17,11 +18,7 @@ from tsrt.path.portmapping import (
     RETRY_REFUSED,
     SEEN_FOR,
     WAITS,
-    Gateway,
-    MapByUPnP,
     PortMappingMachine,
-    Service,
-    UnmapByUPnP,
 )
 from tsrt.wire import portmap
 

@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.failures import TailnetTimeout
-from tsrt.path.portmapping import Service
+from tsrt.path.mappings import Service
 from tsrt.tailcfg import NetInfo
 from tsrt.testing.natkinds import CGNAT, SYMMETRIC_RANDOM
 from tsrt.testing.tailnet import TestTailnet

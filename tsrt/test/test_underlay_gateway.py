@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tsrt.addresses import parseAddress
-from tsrt.path.portmapping import Gateway
+from tsrt.path.mappings import Gateway
 from tsrt.underlay.gateway import findGateway, parseRouteGet, parseRoutePrint
 
 MACOS = """\

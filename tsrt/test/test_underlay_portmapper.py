@@ -12,7 +12,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.addresses import AddrPort, parseAddress
-from tsrt.path.portmapping import Gateway, Service
+from tsrt.path.mappings import Gateway, Service
 from tsrt.testing.clock import elapse, resultOf
 from tsrt.testing.gateways import PortControlGateway, UPnPGateway
 from tsrt.testing.internet import MemoryInternet

@@ -34,7 +34,7 @@ from tsrt.addresses import parseAddress
 from tsrt.config import NodeConfig, Seams
 from tsrt.interfaces import ILoginPrompt, IStateStore
 from tsrt.node import Node
-from tsrt.path.portmapping import Gateway
+from tsrt.path.mappings import Gateway
 from tsrt.runtime.status import NodeStatus
 from tsrt.state import MemoryStateStore
 from tsrt.tailcfg import DERPMap, DERPNode, DERPRegion

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from tsrt.addresses import parseAddress
 from tsrt.errors import WireError
-from tsrt.path.portmapping import Gateway
+from tsrt.path.mappings import Gateway
 from tsrt.underlay.netlink import kernelRoutes, preferredSources
 
 _log = Logger(namespace="tsrt.underlay")

@@ -25,15 +25,15 @@ from tsrt.addresses import AddrPort, formatAddress, isTailscaleAddress, parseAdd
 from tsrt.errors import WireError
 from tsrt.path.candidates import isPrivate
 from tsrt.path.local import isLinkLocal
-from tsrt.path.portmapping import (
+from tsrt.path.mappings import (
     Gateway,
     MapByUPnP,
     PortMapping,
     PortMappingCounters,
-    PortMappingMachine,
     Service,
     UnmapByUPnP,
 )
+from tsrt.path.portmapping import PortMappingMachine
 from tsrt.underlay.upnp import Lease, UPnPClient, UPnPFailed
 from tsrt.wire import portmap
 

@@ -30,7 +30,7 @@ from zope.interface import implementer
 from tsrt.addresses import AddrPort, formatAddress, parseAddress
 from tsrt.errors import TSRTError, WireError
 from tsrt.httpbody import BodyCollector, WholeBody
-from tsrt.path.portmapping import Gateway
+from tsrt.path.mappings import Gateway
 from tsrt.wire import ssdp, upnp
 from tsrt.wire.xmltree import LARGEST_DOCUMENT
 
