@@ -23,7 +23,14 @@ def makeForwarder(
     context: ForwardingOverlay,
     handlers: FallbackHandlers,
 ) -> Forwarder:
-    """The forwarder of a node; it is not started."""
+    """
+    The forwarder of a node; it is not started.
+
+    @raise ConfigError: the certificate authorities for the proxy cannot be read.
+    """
+    proxy = config.exitProxy
+    isTLS = proxy is not None and proxy.scheme == "https"
+    root = trustRoot(config.caFile) if isTLS else None
 
     def toProxy(proxy: Proxy) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint
@@ -36,12 +43,12 @@ def makeForwarder(
             endpoint = HostnameEndpoint(
                 reactor, proxy.host, proxy.port, DIAL_TIMEOUT, ANY_PORT
             )
-        return withProxyTLS(reactor, proxy, endpoint, trustRoot(config.caFile))
+        return withProxyTLS(reactor, proxy, endpoint, root)
 
     return Forwarder(
         reactor,
         context,
-        chooseEgress(reactor, config.forwardExitEgress, config.exitProxy, toProxy),
+        chooseEgress(reactor, config.forwardExitEgress, proxy, toProxy),
         seams.hostPinger(reactor),
         tcpPorts=config.forwardTCPPorts,
         udpPorts=config.forwardUDPPorts,

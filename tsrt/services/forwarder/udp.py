@@ -53,8 +53,9 @@ class ForwardedUDP(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:
         """The destination answers."""
-        self.idle = 0.0
-        self._answer(datagram)
+        if self._end is not None:
+            self.idle = 0.0
+            self._answer(datagram)
 
     def connectionRefused(self) -> None:
         """Nobody listens over there."""
