@@ -9,6 +9,7 @@ from tsrt.errors import ConfigError
 from tsrt.netmap.exitnode import ExitChoice
 from tsrt.runtime.hostinfo import describeNode
 from tsrt.test.faultworld import STREAM_PORT, Echo, FaultTestCase, Gather
+from tsrt.testing.control import ControlConfig
 from tsrt.testing.tailnet import TestTailnet
 
 INTERNET = "203.0.113.80"
@@ -235,6 +236,44 @@ class OtherTests(PreferencesTestCase):
         self.assertEqual(names, {"renamed", "x", "y"})
         shields = {n.hostinfo.shieldsUp for n in self.net.control.nodes()}
         self.assertEqual(shields, {True, False})
+
+    def test_oneUpdate(self) -> None:
+        """Whatever is changed together reaches control in one request."""
+        api = self.net["a"]._engine.control.api
+        sent: list[object] = []
+        update = api.updateMap
+
+        def count(request: object) -> object:
+            sent.append(request)
+            return update(request)
+
+        self.patch(api, "updateMap", count)
+        self.net["a"].setPreferences(
+            hostname="renamed",
+            shieldsUp=True,
+            advertiseRoutes=["10.20.0.0/16"],
+            advertiseExitNode=True,
+            advertiseTags=["tag:web"],
+        )
+        self.net.elapse(10)
+        self.assertEqual(len(sent), 1)
+        [record] = [
+            n for n in self.net.control.nodes() if n.hostinfo.hostname == "renamed"
+        ]
+        info = record.hostinfo
+        self.assertEqual(info.routableIPs, ["10.20.0.0/16", "0.0.0.0/0", "::/0"])
+        self.assertEqual(info.requestTags, ["tag:web"])
+        self.assertTrue(info.shieldsUp)
+
+    def test_R_NS_1_noIPv6(self) -> None:
+        """Where control gives no IPv6, no address of it is anywhere."""
+        net = TestTailnet(nodes=["c", "d"], config=ControlConfig(ipv6=False))
+        self.addCleanup(net.close)
+        for name in ("c", "d"):
+            engine = net[name]._engine
+            self.assertEqual({len(a) for a in engine._overlay.stack.addresses}, {4})
+            self.assertEqual({len(a) for a in engine._overlay.resolve("d")}, {4})
+            self.assertEqual([a for a in net[name].status.addresses if ":" in a], [])
 
     def test_R_ENV_2_onlyTheNode(self) -> None:
         """Whoever holds the preferences reads them; the node alone changes them."""
