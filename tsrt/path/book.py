@@ -7,14 +7,13 @@ returns and calls L{PathBook.tick} when L{PathBook.deadline} has come.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Protocol
 
 from tsrt.addresses import DERP_MAGIC, AddrPort
 from tsrt.errors import DecryptError, WireError
 from tsrt.keys import DiscoKey
+from tsrt.path.calls import Calls
 from tsrt.path.candidates import (
     CALL_LIMIT,
     Candidate,
@@ -26,33 +25,14 @@ from tsrt.path.contacts import Contact, Contacts
 from tsrt.path.flights import Flight, Flights
 from tsrt.path.peerindex import PeerIndex
 from tsrt.path.peerpath import PeerPath
-from tsrt.path.peers import PathPeer
+from tsrt.path.peers import PathPeer, RelayFinder
 from tsrt.path.places import Direct, Place, Relayed, Via
+from tsrt.path.schedule import PathSchedule
 from tsrt.path.status import PathChange, PathCounters, PathStatus, PongReceived
 from tsrt.wire import disco
 
-ENDPOINTS_FRESH = 27.0
-"""Seconds for which our endpoints are good enough to be told to a peer."""
-
 PING_BACK_INTERVAL = 1.0
 """Least seconds between two pings to an address because of pings from there."""
-
-
-class RelayFinder(Protocol):
-    """Looks for places at peer relays where a peer can be met."""
-
-    def wanted(self, peer: PathPeer, isTrusted: bool, now: float) -> None:
-        """
-        Packets to a peer go by no direct path.
-
-        @param isTrusted: whether a peer relay carries them.
-        """
-
-    def received(self, peer: PathPeer, message: disco.Message, now: float) -> None:
-        """A peer sent something about peer relays, by a relay (DERP)."""
-
-    def confirmed(self, peer: PathPeer, via: Via, now: float) -> None:
-        """A peer answered by way of a peer relay."""
 
 
 class PathBook:
@@ -60,9 +40,6 @@ class PathBook:
     The path machine of a node.
 
     @ivar counters: what was sent, received and dropped.
-    @ivar needsEndpoints: whether a peer is to be called that must be told where
-        we are, and that is not known well enough: the owner finds out and calls
-        L{setEndpoints}.
     @ivar relays: looks for peer relays, if anybody does.
     """
 
@@ -82,7 +59,6 @@ class PathBook:
         @param relayOnly: answer pings that come by relays, and nothing else.
         """
         self.counters = PathCounters()
-        self.needsEndpoints = False
         self.relays: RelayFinder | None = None
         self._randbytes = randbytes
         self._ipv6 = ipv6
@@ -93,15 +69,11 @@ class PathBook:
         self._contacts = Contacts(key, randbytes)
         self._flights = Flights()
         self._tokens = 0
-        self._endpoints: tuple[AddrPort, ...] = ()
-        self._endpointsAt = -inf
-        self._hasReflexive = False
-        self._toCall: dict[bytes, PeerPath] = {}
+        self._calls = Calls()
+        self._schedule = PathSchedule()
         self._out: list[tuple[Place, bytes]] = []
         self._changed: list[PeerPath] = []
         self._pongs: list[PongReceived] = []
-        self._heap: list[tuple[float, int, PeerPath]] = []
-        self._pushed = 0
 
     # -- what the world is like --------------------------------------------------
 
@@ -151,7 +123,7 @@ class PathBook:
             if path is None:
                 continue
             self._forgetDisco(path)
-            self._toCall.pop(key, None)
+            self._calls.forget(key)
             path.candidates.clear()
             path.scheduledAt = inf
             path.best = None
@@ -171,13 +143,16 @@ class PathBook:
         @param hasReflexive: whether one of them is our address as others see it;
             without it nobody is called.
         """
-        self._endpoints = tuple(endpoints)[:CALL_LIMIT]
-        self._endpointsAt = now
-        self._hasReflexive = hasReflexive
-        self.needsEndpoints = False
-        waiting, self._toCall = self._toCall, {}
-        for path in waiting.values():
+        for path in self._calls.setEndpoints(endpoints, now, hasReflexive):
             self._call(path, now)
+
+    @property
+    def needsEndpoints(self) -> bool:
+        """
+        Whether a peer is to be called that must be told where we are, and that is
+        not known well enough: the owner finds out and calls L{setEndpoints}.
+        """
+        return self._calls.needsEndpoints
 
     def setSilent(self, isSilent: bool) -> None:
         """
@@ -192,7 +167,7 @@ class PathBook:
         """This machine has other addresses: trust nothing, and look again."""
         self._flights.clear()
         self._peers.forgetAddresses()
-        self._endpointsAt = -inf
+        self._calls.forgetEndpoints()
         for path in self._peers:
             if path.networkChanged(now) and not self._relayOnly:
                 self._search(path, path.discover(now), now)
@@ -236,7 +211,7 @@ class PathBook:
         if self._isSilent:
             return
         path.used(now)
-        self._schedule(path)
+        self._schedule.note(path)
 
     # -- sending -------------------------------------------------------------------
 
@@ -290,21 +265,11 @@ class PathBook:
 
     def _call(self, path: PeerPath, now: float) -> None:
         """Ask a peer to ping us, if we know where it can."""
-        peer = path.peer
         if path.isDirect(now):
             return
-        if now - self._endpointsAt > ENDPOINTS_FRESH:
-            self._toCall[peer.key] = path
-            self.needsEndpoints = True
-            return
-        if not self._hasReflexive or not self._endpoints:
-            return
-        if self._send(
-            path,
-            Relayed(peer.home, peer.key),
-            disco.CallMeMaybe(self._endpoints),
-            now,
-        ):
+        message = self._calls.message(path, now)
+        home = Relayed(path.peer.home, path.peer.key)
+        if message is not None and self._send(path, home, message, now):
             self.counters.callsSent += 1
 
     # -- peer relays ---------------------------------------------------------------
@@ -617,10 +582,7 @@ class PathBook:
 
     def deadline(self) -> float | None:
         """When to call L{tick}; C{None} if nothing is going to be due."""
-        heap = self._heap
-        while heap and heap[0][0] != heap[0][2].scheduledAt:
-            heapq.heappop(heap)
-        at = min(heap[0][0] if heap else inf, self._flights.deadline())
+        at = min(self._schedule.deadline(), self._flights.deadline())
         return None if at == inf else at
 
     def tick(self, now: float) -> None:
@@ -629,12 +591,7 @@ class PathBook:
             if flight.candidate is not None:
                 flight.path.unanswered(flight.candidate, now)
                 self._settle(flight.path)
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            at, _, path = heapq.heappop(heap)
-            if at != path.scheduledAt:
-                continue
-            path.scheduledAt = inf
+        while (path := self._schedule.next(now)) is not None:
             if self._isSilent:
                 path.rest()
                 continue
@@ -645,14 +602,7 @@ class PathBook:
             if path.isActive(now):
                 self._wantRelay(path, now)
             self._settle(path)
-            self._schedule(path)
-
-    def _schedule(self, path: PeerPath) -> None:
-        at = path.deadline()
-        if at < path.scheduledAt:
-            path.scheduledAt = at
-            self._pushed += 1
-            heapq.heappush(self._heap, (at, self._pushed, path))
+            self._schedule.note(path)
 
     # -- for people --------------------------------------------------------------------
 
