@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.web.client import readBody
 
 import tsrt
@@ -77,6 +78,25 @@ class ExampleTests(NodeTestCase):
         question.transport.write(b"abc", (tailnet["reverse"].status.addresses[1], 4000))
         tailnet.settle()
         self.assertEqual(question.answer, b"cba")
+
+    def test_fallback(self) -> None:
+        """High ports echo, low ones are refused."""
+        example = load("fallback")
+        tailnet = self.tailnet("echo", "laptop")
+        tailnet["echo"].registerFallbackTCPHandler(example.whose)
+        client = Protocol()
+        factory = Factory()
+        factory.protocol = lambda: client
+        received: list[bytes] = []
+        client.dataReceived = received.append
+        laptop = tailnet["laptop"]
+        tailnet.wait(laptop.clientEndpoint("echo", 4321).connect(factory))
+        client.transport.write(b"hello")
+        tailnet.settle(2)
+        self.assertEqual(b"".join(received), b"hello")
+        refused = laptop.clientEndpoint("echo", 80).connect(factory)
+        with self.assertRaises(ConnectionRefusedError):
+            tailnet.wait(refused)
 
     def test_twoTailnets(self) -> None:
         """A page of one tailnet is served on another."""

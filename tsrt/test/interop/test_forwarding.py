@@ -258,11 +258,14 @@ class ForwardingTests(ForwardingMixin, DevServersTestCase):
         self.assertEqual(
             seen, {"open": 1000, "good": 1000, "errors": {}, "undecided": 0}
         )
+        # Until all of these have ended.
+        await self.pause(3)
         seen = await self.client("many", FAR, 1600)
         self.assertEqual(seen["open"], 1536, seen)
         self.assertEqual(seen["good"], 1536)
         self.assertEqual(seen["errors"], {"ConnectionRefusedError": 64})
         # And then there is room again.
+        await self.pause(3)
         seen = await self.client("many", FAR, 100)
         self.assertEqual(seen["good"], 100)
 

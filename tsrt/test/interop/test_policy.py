@@ -20,7 +20,6 @@ from tsrt.test.interop.scenario import Echo, Gather
 
 CAPABILITY = "example.com/cap/files"
 OWNERS = {"tag:ours": ["alice@"], "tag:real": ["alice@"]}
-CHUNKS = 160
 
 
 def policy(*allowed: tuple[str, str, str]) -> dict[str, Any]:
@@ -45,26 +44,35 @@ def policy(*allowed: tuple[str, str, str]) -> dict[str, Any]:
 
 @implementer(IHalfCloseableProtocol)
 class Drip(Protocol):
-    """Sends a little, often, for some time."""
+    """
+    Sends a little, often, until it is told to finish.
+
+    @ivar sent: how many bytes.
+    @ivar isOpen: whether the connection is.
+    """
 
     def __init__(self, reactor: Any, ended: list[Failure]) -> None:
         self._reactor = reactor
         self._ended = ended
-        self._left = CHUNKS
         self._next: IDelayedCall | None = None
+        self.sent = 0
+        self.isOpen = True
 
     def connectionMade(self) -> None:
         """Begin."""
         self._say()
 
     def _say(self) -> None:
-        self._next = None
-        self._left -= 1
+        self.sent += 4
         self.transport.write(b"drip")
-        if self._left:
-            self._next = self._reactor.callLater(0.05, self._say)
-        else:
-            self.transport.loseConnection()
+        self._next = self._reactor.callLater(0.05, self._say)
+
+    def finish(self) -> None:
+        """Say no more."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        self.transport.loseConnection()
 
     def readConnectionLost(self) -> None:
         """The other side has nothing to say."""
@@ -74,6 +82,7 @@ class Drip(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Remember how it ended."""
+        self.isOpen = False
         if self._next is not None:
             self._next.cancel()
         self._ended.append(reason)
@@ -111,11 +120,17 @@ class PolicyTests(HeadscaleTestCase):
                     "listen", network="tcp", address=f":{port}", mode="echo"
                 )
         self.ended: list[Failure] = []
+        self.drips: list[Drip] = []
         await eventually(
             self.reactor, lambda: self.mayReach(7), "the real node knows of ours"
         )
         for port in (9, 11):
-            await self.listen(self.node, port, lambda: Drip(self.reactor, self.ended))
+            await self.listen(self.node, port, self.drip)
+
+    def drip(self) -> Drip:
+        """A protocol for one more flow."""
+        self.drips.append(Drip(self.reactor, self.ended))
+        return self.drips[-1]
 
     async def mayReach(self, port: int, address: str | None = None) -> bool:
         """Whether the real node reaches a port of ours."""
@@ -181,8 +196,13 @@ class PolicyTests(HeadscaleTestCase):
         await eventually(self.reactor, lambda: self.ended, "one flow is cut")
         self.assertTrue(self.ended[0].check(ConnectionLost), self.ended[0])
         await eventually(self.reactor, lambda: broken, "the real node knows")
+        [going] = [drip for drip in self.drips if drip.isOpen]
+        before = going.sent
+        await self.pause(1)
+        going.finish()
         answer = await kept
-        self.assertEqual(answer["received"], CHUNKS * 4)
+        self.assertEqual(answer["received"], going.sent)
+        self.assertGreater(going.sent, before)
         self.assertTrue(await self.mayReach(8))
         self.assertFalse(await self.mayReach(7))
 
