@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EMFILE
 from typing import Any
 
 from hamcrest import assert_that, has_entries
@@ -14,6 +15,7 @@ from twisted.internet.error import (
 )
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -239,6 +241,27 @@ class SubnetRouterTests(ForwarderTestCase):
         self.assertEqual(self.forwarder.tcp.flows, {})
         self.counted(droppedFailed=1)
         self.assertLess(self.net.clock.seconds() - started, 60)
+
+    def test_noMoreFiles(self) -> None:
+        """A host without a free file refuses, and the log says what to do, once."""
+        said: list[str] = []
+
+        def note(event: Any) -> None:
+            if event.get("log_namespace") == "tsrt.forwarder":
+                said.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(note)
+        self.addCleanup(globalLogPublisher.removeObserver, note)
+
+        class Full:
+            def connect(self, factory: object) -> Deferred[Any]:
+                return fail(ConnectError(EMFILE, "Too many open files"))
+
+        self.patch(self.forwarder.tcp._egress, "endpoint", lambda to, port: Full())
+        for _ in range(3):
+            self.refused(OFFICE)
+        self.assertEqual(len([text for text in said if "ulimit" in text]), 2)
+        self.counted(droppedFailed=3)
 
     def test_R_FW_7_dialTimeout(self) -> None:
         """A host that does not answer is given up after ten seconds."""

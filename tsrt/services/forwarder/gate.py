@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import EMFILE, ENFILE
+
 from twisted.logger import Logger
 
 from tsrt.addresses import formatAddress
@@ -43,7 +45,7 @@ class Gate:
 
     def __init__(self, context: ForwardingOverlay) -> None:
         self._context = context
-        self._told: dict[type[EgressRefused], float] = {}
+        self._told: dict[type[BaseException], float] = {}
 
     def destination(
         self, address: bytes, port: int = 0, ports: PortRanges | None = None
@@ -78,12 +80,28 @@ class Gate:
                 counters.droppedIPv6 += 1
             else:
                 counters.droppedPort += 1
-        now = self._context.now()
-        if now >= self._told.get(type(error), now):
-            self._told[type(error)] = now + _LOG_INTERVAL
+        if self._isTime(type(error)):
             _log.info(
                 "refused a flow of {remote} to {local}: {reason}",
                 remote=formatAddress(remote),
                 local=formatAddress(local),
                 reason=str(error),
             )
+
+    def failed(self, reason: BaseException | None) -> None:
+        """Count a flow that came to nothing, and tell if this host is to blame."""
+        self._context.counters.droppedFailed += 1
+        number = getattr(reason, "osError", None) or getattr(reason, "errno", None)
+        if number in (EMFILE, ENFILE) and self._isTime(OSError):
+            _log.warn(
+                "this process may open no more sockets, so that flows of peers fail; "
+                "raise the limit of open files (ulimit -n)"
+            )
+
+    def _isTime(self, kind: type[BaseException]) -> bool:
+        """Whether to tell of something of a kind, which is not done each time."""
+        now = self._context.now()
+        if now < self._told.get(kind, now):
+            return False
+        self._told[kind] = now + _LOG_INTERVAL
+        return True

@@ -191,7 +191,7 @@ class TCPForwarder:
     def _missed(self, flow: ForwardedTCP, failure: Failure) -> None:
         flow.connecting = None
         flow.isReached = False
-        self._context.counters.droppedFailed += 1
+        self._gate.failed(failure.value)
         _log.debug(
             "{address} was not reached for a peer: {reason}",
             address=formatAddress(flow.to.address),

@@ -182,7 +182,7 @@ class UDPForwarder:
             if isinstance(error, EgressRefused):
                 self._gate.refused(error, remote, local)
             else:
-                context.counters.droppedFailed += 1
+                self._gate.failed(getattr(error, "socketError", error))
             flow.end()
             return None
         port.flows[key] = flow

@@ -9,27 +9,13 @@ from twisted.internet.defer import Deferred
 from tsrt.errors import AuthKeyInvalid, NeedsLogin
 from tsrt.runtime.status import NodeState
 from tsrt.test.interop.direct import DirectMixin
+from tsrt.test.interop.headscalecase import HeadscaleTestCase
 from tsrt.test.interop.programs import eventually
-from tsrt.test.interop.scenario import ScenarioTestCase, TrafficMixin
-from tsrt.test.interop.servers import Derper, Headscale
+from tsrt.test.interop.scenario import TrafficMixin
 
 
-class HeadscaleTests(TrafficMixin, DirectMixin, ScenarioTestCase):
+class HeadscaleTests(TrafficMixin, DirectMixin, HeadscaleTestCase):
     """Our node under a control server and a relay that we did not write."""
-
-    async def prepare(self) -> None:
-        """Start Headscale and derper on the test's end of the link."""
-        address = self.namespace.hostAddress
-        self.derper = Derper(self.reactor, address, self.directory / "derper")
-        self.cleanUp(self.derper.stop)
-        await self.derper.start()
-        self.headscale = Headscale(
-            self.reactor, address, self.directory / "headscale", self.derper
-        )
-        self.cleanUp(self.headscale.stop)
-        await self.headscale.start()
-        self.controlURL = self.headscale.url
-        self.authKey = await self.headscale.authKey("--reusable", "-e", "1h")
 
     def test_registerAndLogout(self) -> Any:
         """A node registers by pre-auth key, keeps its identity, and logs out."""
