@@ -6,11 +6,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
 
 from tsrt.tailcfg import DERPMap, DERPNode, DERPRegion
 from tsrt.test.interop.direct import DirectMixin
 from tsrt.test.interop.programs import ProgramFailed, eventually
-from tsrt.test.interop.scenario import ScenarioTestCase, TrafficMixin
+from tsrt.test.interop.scenario import Echo, ScenarioTestCase, TrafficMixin
 from tsrt.testing.certificates import selfSigned
 from tsrt.testing.control import ControlConfig, ControlServer
 from tsrt.testing.derp import DERPServer
@@ -83,6 +84,33 @@ class DevTailnetTests(TrafficMixin, DirectMixin, DevServersTestCase):
     async def _wrongAuthKey(self) -> None:
         with self.assertRaises(ProgramFailed):
             await self.startPeer("gopeer", authkey="tskey-auth-wrong")
+
+    def test_fallback(self) -> Any:
+        """A real node reaches what a handler takes, and is refused the rest."""
+        return Deferred.fromCoroutine(self._fallback())
+
+    async def _fallback(self) -> None:
+        await self.startPeer("gopeer")
+        node = await self.startNode("ours")
+        peer = self.peers["gopeer"]
+        await eventually(self.reactor, lambda: self._seesUs(peer), "it sees ours")
+
+        def handler(source: Any, destination: Any) -> Any:
+            taken = destination.port in (7, 8)
+            return Factory.forProtocol(Echo) if taken else None
+
+        registration = node.registerFallbackTCPHandler(handler)
+        own = node.status.addresses
+        for address in (f"{own[0]}:7", f"[{own[1]}]:8"):
+            answer = await peer.call("dial", network="tcp", address=address, size=5000)
+            self.assertEqual(answer["received"], 5000)
+        registration.withdraw()
+        for port in (7, 9):
+            with self.assertRaises(ProgramFailed) as caught:
+                await peer.call(
+                    "dial", network="tcp", address=f"{own[0]}:{port}", timeout=10
+                )
+            self.assertIn("refused", str(caught.exception))
 
     def test_deltas(self) -> Any:
         """A real node that leaves, and one that comes, shows in our netmap."""
