@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from tsrt.addresses import DERP_MAGIC, AddrPort
-from tsrt.errors import DecryptError, WireError
 from tsrt.keys import DiscoKey
 from tsrt.path.calls import Calls
 from tsrt.path.candidates import (
@@ -27,6 +26,7 @@ from tsrt.path.peerindex import PeerIndex
 from tsrt.path.peerpath import PeerPath
 from tsrt.path.peers import PathPeer, RelayFinder
 from tsrt.path.places import Direct, Place, Relayed, Via
+from tsrt.path.reception import Reception
 from tsrt.path.schedule import PathSchedule
 from tsrt.path.status import PathChange, PathCounters, PathStatus, PongReceived
 from tsrt.wire import disco
@@ -67,6 +67,9 @@ class PathBook:
         self._own = b""
         self._peers = PeerIndex()
         self._contacts = Contacts(key, randbytes)
+        self._reception = Reception(
+            self._contacts, self._peers, self.counters, relayOnly
+        )
         self._flights = Flights()
         self._tokens = 0
         self._calls = Calls()
@@ -328,52 +331,18 @@ class PathBook:
 
         @param place: where it came from.
         """
-        counters = self.counters
-        try:
-            sender, boxed = disco.parseEnvelope(datagram)
-        except WireError:
-            counters.droppedMalformed += 1
+        opened = self._reception.open(place, datagram, now)
+        if opened is None:
             return
-        paths = self._peers.withDisco(sender)
-        if not paths:
-            counters.droppedStranger += 1
-            return
-        if self._relayOnly and not isinstance(place, Relayed):
-            counters.droppedStranger += 1
-            return
-        contact = self._contacts.withDisco(sender, now)
-        if contact is None:
-            counters.droppedUnopened += 1
-            return
-        try:
-            message = self._contacts.open(contact, boxed)
-        except DecryptError:
-            counters.droppedUnopened += 1
-            return
-        except WireError:
-            counters.droppedMalformed += 1
-            return
+        contact, paths, message = opened
         if isinstance(message, disco.Ping):
             self._pinged(contact, paths, place, message, now)
         elif isinstance(message, disco.Pong):
-            self._ponged(sender, place, message, now)
+            self._ponged(contact.disco, place, message, now)
         elif isinstance(message, disco.CallMeMaybe):
             self._called(contact, place, message, now)
         else:
             self._aboutRelay(contact, place, message, now)
-
-    def _sender(
-        self, paths: Sequence[PeerPath], place: Place, nodeKey: bytes
-    ) -> PeerPath | None:
-        """Which of the nodes with one disco key sent something."""
-        if isinstance(place, Relayed):
-            if nodeKey and nodeKey != place.peer:
-                return None
-            nodeKey = place.peer
-        if nodeKey:
-            path = self._peers.get(nodeKey)
-            return path if path in paths else None
-        return paths[0] if len(paths) == 1 else None
 
     def _pinged(
         self,
@@ -384,7 +353,7 @@ class PathBook:
         now: float,
     ) -> None:
         counters = self.counters
-        path = self._sender(paths, place, ping.nodeKey)
+        path = self._reception.sender(paths, place, ping.nodeKey)
         if path is None:
             counters.droppedUnbound += 1
             return
@@ -457,25 +426,11 @@ class PathBook:
             self.relays.confirmed(path.peer, place, now)
         self._settle(path)
 
-    def _relayedFrom(self, contact: Contact, place: Place) -> PeerPath | None:
-        """
-        Who sent what may come by a relay (DERP) only; C{None}, and counted, when
-        it did not, or not from whom it was sealed by.
-        """
-        if not isinstance(place, Relayed):
-            self.counters.droppedCall += 1
-            return None
-        path = self._peers.get(place.peer)
-        if path is None or path.peer.disco != contact.disco:
-            self.counters.droppedUnbound += 1
-            return None
-        return path
-
     def _called(
         self, contact: Contact, place: Place, call: disco.CallMeMaybe, now: float
     ) -> None:
         counters = self.counters
-        path = self._relayedFrom(contact, place)
+        path = self._reception.relayedFrom(contact, place)
         if path is None or self._relayOnly:
             return
         if not contact.calls.take(now):
@@ -500,7 +455,7 @@ class PathBook:
         if self.relays is None or self._relayOnly:
             counters.droppedUnhandled += 1
             return
-        path = self._relayedFrom(contact, place)
+        path = self._reception.relayedFrom(contact, place)
         if path is None:
             return
         if isinstance(message, disco.CallMeMaybeVia) and not contact.calls.take(now):
