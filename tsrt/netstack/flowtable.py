@@ -378,11 +378,15 @@ class FlowTable:
         """
         Reset the flows that others opened and that are not allowed any more.
 
+        What this node opened to itself is its own affair.
+
         @return: how many those were.
         """
         count = 0
         for flow in self.flows():
             if flow.isOurs or flow.closeReason is not None:
+                continue
+            if flow.remoteAddress in self._egress.local:
                 continue
             if not isAllowed(flow.remoteAddress, flow.localAddress, flow.localPort):
                 count += 1

@@ -90,6 +90,14 @@ class RuleChangeTests(FaultTestCase):
         self.setPolicy(policy(f"{address}:*"))
         self.talks(client)
 
+    def test_toItself(self) -> None:
+        """What a node says to itself is no business of the rules."""
+        client = self.open("a", self.net["a"].status.addresses[0], 80)
+        self.setPolicy(policy("*:443"))
+        self.talks(client)
+        self.net["a"].setPreferences(shieldsUp=True)
+        self.talks(client)
+
     def test_widened(self) -> None:
         """More rules cut nothing."""
         self.setPolicy(policy("*:80"))
