@@ -156,8 +156,7 @@ def toRoutes(value: Iterable[Prefix | str]) -> tuple[Prefix, ...]:
     """
     if isinstance(value, str):
         raise ConfigError("advertiseRoutes is a list of prefixes, not one text")
-    prefixes = (v if isinstance(v, Prefix) else readAdvertised(v) for v in value)
-    return tuple(dict.fromkeys(prefixes))
+    return tuple(dict.fromkeys(readAdvertised(str(route)) for route in value))
 
 
 def _toProxy(value: Proxy | str | None) -> Proxy | None:

@@ -408,6 +408,12 @@ class SubnetRouterTests(ForwarderTestCase):
             self.assertRaises(
                 ConfigError, self.router.setPreferences, advertiseRoutes=routes
             )
+        for route in ("2001:db8::/32", "0.0.0.0/0", "127.0.0.0/8"):
+            self.assertRaises(
+                ConfigError,
+                self.router.setPreferences,
+                advertiseRoutes=[Prefix.parse(route)],
+            )
         self.assertEqual(self.router.preferences, before)
 
     def test_stop(self) -> None:
