@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
 from tsrt.node import Node
@@ -36,14 +35,11 @@ async def becomes(
 class DirectMixin:
     """Mixed into a L{ScenarioTestCase} with a control server and STUN."""
 
-    def test_direct(self: Any) -> Any:
+    async def test_direct(self: Any) -> None:
         """
         The path becomes direct within three seconds, and carries TCP and UDP
         both ways, of both families, and pings of all kinds.
         """
-        return Deferred.fromCoroutine(self._direct())
-
-    async def _direct(self: Any) -> None:
         node, peer, ours, real = await self.bothEnds()
         await becomes(self, node, real[0], "direct", PATIENCE)
         big = pattern(9, 10 * MEGABYTE)
@@ -76,14 +72,11 @@ class DirectMixin:
         self.assertGreater(sent.receivedBytes, 2 * len(big))
         self.assertGreater(sent.sentBytes, 2 * len(big))
 
-    def test_cutAndBack(self: Any) -> Any:
+    async def test_cutAndBack(self: Any) -> None:
         """
         UDP is cut in the middle of a transfer, and works again later: the path
         goes to the relay and back, and the transfer loses nothing.
         """
-        return Deferred.fromCoroutine(self._cutAndBack())
-
-    async def _cutAndBack(self: Any) -> None:
         node, peer, _, real = await self.bothEnds()
         await becomes(self, node, real[0], "direct", PATIENCE)
         size = 100 * MEGABYTE

@@ -253,14 +253,11 @@ class TrafficMixin:
         self.assertEqual(len(node.status.addresses), 2)
         return node, self.peers["gopeer"], list(node.status.addresses), real
 
-    def test_traffic(self: Any) -> Any:
+    async def test_traffic(self: Any) -> None:
         """
         TCP both ways (10 MB each way, byte-exact), UDP and ICMP both ways, over
         IPv4 and IPv6, through the relay.
         """
-        return Deferred.fromCoroutine(self._traffic())
-
-    async def _traffic(self: Any) -> None:
         node, peer, ours, real = await self.bothEnds(relayOnly=True)
         small, big = pattern(7, 100_000), pattern(9, self.size)
         await self.listen(node, 7, Echo)
@@ -315,11 +312,8 @@ class TrafficMixin:
         told = await peer.call("whois", address=f"{ours[0]}:1")
         self.assertTrue(told["node"].startswith("ours."), told)
 
-    def test_daemon(self: Any) -> Any:
+    async def test_daemon(self: Any) -> None:
         """Tailscale's daemon and command line see our node and reach it."""
-        return Deferred.fromCoroutine(self._daemon())
-
-    async def _daemon(self: Any) -> None:
         daemon = Tailscaled(self.reactor, self.namespace, self.directory / "daemon")
         self.cleanUp(daemon.stop)
         await daemon.start()
@@ -349,11 +343,8 @@ class TrafficMixin:
         pinged = await node.ping(own["Self"]["TailscaleIPs"][0])
         self.assertTrue(pinged.name.startswith("daemon."), pinged)
 
-    def test_httpByName(self: Any) -> Any:
+    async def test_httpByName(self: Any) -> None:
         """Pages are fetched by MagicDNS name, in both directions."""
-        return Deferred.fromCoroutine(self._httpByName())
-
-    async def _httpByName(self: Any) -> None:
         from twisted.web.client import readBody
         from twisted.web.resource import Resource
         from twisted.web.server import Site

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 
@@ -77,19 +76,13 @@ class DevServersTestCase(ScenarioTestCase):
 class DevTailnetTests(TrafficMixin, DirectMixin, DevServersTestCase):
     """What a tailnet of ours is to foreign nodes."""
 
-    def test_wrongAuthKey(self) -> Any:
+    async def test_wrongAuthKey(self) -> None:
         """A real node is told that its auth key is not known."""
-        return Deferred.fromCoroutine(self._wrongAuthKey())
-
-    async def _wrongAuthKey(self) -> None:
         with self.assertRaises(ProgramFailed):
             await self.startPeer("gopeer", authkey="tskey-auth-wrong")
 
-    def test_fallback(self) -> Any:
+    async def test_fallback(self) -> None:
         """A real node reaches what a handler takes, and is refused the rest."""
-        return Deferred.fromCoroutine(self._fallback())
-
-    async def _fallback(self) -> None:
         await self.startPeer("gopeer")
         node = await self.startNode("ours")
         peer = self.peers["gopeer"]
@@ -112,11 +105,8 @@ class DevTailnetTests(TrafficMixin, DirectMixin, DevServersTestCase):
                 )
             self.assertIn("refused", str(caught.exception))
 
-    def test_deltas(self) -> Any:
+    async def test_deltas(self) -> None:
         """A real node that leaves, and one that comes, shows in our netmap."""
-        return Deferred.fromCoroutine(self._deltas())
-
-    async def _deltas(self) -> None:
         node = await self.startNode("ours")
         self.assertEqual(node.peers(), ())
         await self.startPeer("gopeer", ephemeral=True)

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 import tsrt
@@ -148,14 +147,11 @@ class ForwardingMixin:
         self.assertEqual(seen.get("error"), "ConnectionRefusedError", address)
         self.assertLess(seen["seconds"], 5)
 
-    def test_subnetRouter(self: Any) -> Any:
+    async def test_subnetRouter(self: Any) -> None:
         """
         It uses ours as a subnet router: networks by IPv4, and by IPv6 where that
         stands for the IPv4 of a site; and for nothing else.
         """
-        return Deferred.fromCoroutine(self._subnetRouter())
-
-    async def _subnetRouter(self: Any) -> None:
         site = viaPrefix(7, Prefix.parse(OFFICE_NET)).text()
         await self.ours(f"--advertise-routes={OFFICE_NET},{site}")
         await self.daemon.command("set", "--accept-routes")
@@ -163,14 +159,11 @@ class ForwardingMixin:
         await self.reached(formatAddress(viaPrefix(7, Prefix.parse(OFFICE)).address))
         await self.refused(OFFICE, PORT + 1)
 
-    def test_exitNode(self: Any) -> Any:
+    async def test_exitNode(self: Any) -> None:
         """
         It uses ours as an exit node; what is near that one is refused, and so is
         IPv6.
         """
-        return Deferred.fromCoroutine(self._exitNode())
-
-    async def _exitNode(self: Any) -> None:
         await self.ours("--advertise-exit-node")
         await self.exitBy("ours")
         await self.reached(FAR)
@@ -193,25 +186,19 @@ class ForwardingMixin:
 class ForwardingTests(ForwardingMixin, DevServersTestCase):
     """On our own control server, where it is tried in more ways."""
 
-    def test_pingBySocket(self) -> Any:
+    async def test_pingBySocket(self) -> None:
         """Where the kernel lets everybody ping, it needs no program for that."""
-        return Deferred.fromCoroutine(self._pingBySocket())
-
-    async def _pingBySocket(self) -> None:
         setting = "net.ipv4.ping_group_range=0 2147483647"
         subprocess.run(self.site.command("sysctl", "-qw", setting), check=True)
         await self.ours(f"--advertise-routes={OFFICE_NET}")
         await self.daemon.command("set", "--accept-routes")
         await self.reached(OFFICE)
 
-    def test_exitProxy(self) -> Any:
+    async def test_exitProxy(self) -> None:
         """
         What peers send leaves by a proxy, of either kind, that is another real
         daemon; without the proxy nothing leaves.
         """
-        return Deferred.fromCoroutine(self._exitProxy())
-
-    async def _exitProxy(self) -> None:
         for number, scheme in enumerate(("socks5", "http")):
             address = f"{self.site.address}:{1055 + number}"
             flag = "socks5-server" if number == 0 else "outbound-http-proxy-listen"
@@ -243,14 +230,11 @@ class ForwardingTests(ForwardingMixin, DevServersTestCase):
             await proxy.stop()
             await self.refused(FAR)
 
-    def test_manyFlows(self) -> Any:
+    async def test_manyFlows(self) -> None:
         """
         A thousand connections at once through our exit node, all of them good;
         and as many as one peer may have, no more.
         """
-        return Deferred.fromCoroutine(self._manyFlows())
-
-    async def _manyFlows(self) -> None:
         await self.ours("--advertise-exit-node")
         await self.exitBy("ours")
         await self.reached(FAR)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from twisted.internet.defer import Deferred
-
 from tsrt.errors import AuthKeyInvalid, NeedsLogin
 from tsrt.runtime.status import NodeState
 from tsrt.test.interop.direct import DirectMixin
@@ -17,11 +13,8 @@ from tsrt.test.interop.scenario import TrafficMixin
 class HeadscaleTests(TrafficMixin, DirectMixin, HeadscaleTestCase):
     """Our node under a control server and a relay that we did not write."""
 
-    def test_registerAndLogout(self) -> Any:
+    async def test_registerAndLogout(self) -> None:
         """A node registers by pre-auth key, keeps its identity, and logs out."""
-        return Deferred.fromCoroutine(self._registerAndLogout())
-
-    async def _registerAndLogout(self) -> None:
         node = await self.startNode("ours")
         self.assertEqual(node.status.name, "ours.hs.test")
         addresses = node.status.addresses
@@ -41,11 +34,8 @@ class HeadscaleTests(TrafficMixin, DirectMixin, HeadscaleTestCase):
         self.assertIn("expiry", listed)
         await again.stopService()
 
-    def test_deltas(self) -> Any:
+    async def test_deltas(self) -> None:
         """A node that joins and one that leaves show in our netmap at once."""
-        return Deferred.fromCoroutine(self._deltas())
-
-    async def _deltas(self) -> None:
         ours = await self.startNode("ours")
         self.assertEqual(ours.peers(), ())
         other = await self.startNode("other")
@@ -65,11 +55,8 @@ class HeadscaleTests(TrafficMixin, DirectMixin, HeadscaleTestCase):
             self.reactor, lambda: not ours.peers(), "the other node is gone"
         )
 
-    def test_ephemeral(self) -> Any:
+    async def test_ephemeral(self) -> None:
         """An ephemeral node is gone from the list within 3 s of its stop."""
-        return Deferred.fromCoroutine(self._ephemeral())
-
-    async def _ephemeral(self) -> None:
         key = await self.headscale.authKey("--ephemeral", "-e", "1h")
         node = await self.startNode("brief", authKey=key, ephemeral=True)
         self.assertEqual(len(await self.headscale.nodes()), 1)
@@ -80,22 +67,16 @@ class HeadscaleTests(TrafficMixin, DirectMixin, HeadscaleTestCase):
 
         await eventually(self.reactor, gone, "the node is gone", patience=3)
 
-    def test_wrongKey(self) -> Any:
+    async def test_wrongKey(self) -> None:
         """A key that Headscale does not know is a typed, permanent error."""
-        return Deferred.fromCoroutine(self._wrongKey())
-
-    async def _wrongKey(self) -> None:
         node = self.makeNode("ours", authKey="hskey-auth-nonsense-nonsense")
         node.startService()
         with self.assertRaises(AuthKeyInvalid):
             await node.up(timeout=20)
         self.assertIs(node.status.state, NodeState.STOPPED)
 
-    def test_interactive(self) -> Any:
+    async def test_interactive(self) -> None:
         """Without a key a URL is shown; approving it lets the node in."""
-        return Deferred.fromCoroutine(self._interactive())
-
-    async def _interactive(self) -> None:
         node = self.makeNode("ours", authKey=None)
         node.startService()
         await eventually(

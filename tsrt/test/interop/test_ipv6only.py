@@ -77,14 +77,11 @@ class IPv6OnlyTests(TestCase):
         self.assertIn(f"[{self.pair.addresses[0]}]", url)
         return url
 
-    def test_direct(self) -> Any:
+    async def test_direct(self) -> None:
         """
         Both come up, the path becomes direct in both eyes, and a file
         of half a megabyte comes through it whole.
         """
-        return Deferred.fromCoroutine(self._direct())
-
-    async def _direct(self) -> None:
         url = await self.tailnet()
         files = self.directory / "files"
         files.mkdir()

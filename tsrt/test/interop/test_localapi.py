@@ -9,10 +9,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from tslocal import Client
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from tsrt.services.localapi import LocalAPIService
@@ -65,11 +63,8 @@ class LocalAPITests(DevServersTestCase):
             sys.executable, "-c", script, command, socket, *arguments
         )
 
-    def test_theirs(self) -> Any:
+    async def test_theirs(self) -> None:
         """C{tailscale} understands the answers."""
-        return Deferred.fromCoroutine(self._theirs())
-
-    async def _theirs(self) -> None:
         status = json.loads(await self.tailscale("status", "--json"))
         self.assertEqual(status["Self"]["HostName"], "ours")
         self.assertIn("gopeer", await self.tailscale("status"))
@@ -81,11 +76,8 @@ class LocalAPITests(DevServersTestCase):
         self.assertIn("gopeer.tailnet.test", said)
         self.assertIn("user@tailnet.test", said)
 
-    def test_package(self) -> Any:
+    async def test_package(self) -> None:
         """So does a package of PyPI that was written for C{tailscaled}."""
-        return Deferred.fromCoroutine(self._package())
-
-    async def _package(self) -> None:
         client = Client(str(self.socket), use_socket_only=True)
         self.addCleanup(client.close)
         status = await deferToThread(client.status)
@@ -103,11 +95,8 @@ class LocalAPITests(DevServersTestCase):
         token = await deferToThread(client.id_token, "https://example.com")
         self.assertEqual(token.id_token.count("."), 2)
 
-    def test_ours(self) -> Any:
+    async def test_ours(self) -> None:
         """So does C{tsrt}, and says the same."""
-        return Deferred.fromCoroutine(self._ours())
-
-    async def _ours(self) -> None:
         self.assertIn("pong from gopeer", await self.tsrt("ping", "gopeer"))
         await self.tsrt("ping", "--icmp", "-c", "1", "gopeer")
         self.assertIn("active; direct 10.", await self.tsrt("status"))

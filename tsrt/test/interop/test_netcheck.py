@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.threads import deferToThread
 
@@ -95,11 +94,8 @@ class NetcheckTests(ScenarioTestCase):
         for name in names:
             self.assertEqual(ours[name], theirs[name], name)
 
-    def test_same(self) -> Any:
+    async def test_same(self) -> None:
         """A good network: the same fields, with the same values."""
-        return Deferred.fromCoroutine(self._same())
-
-    async def _same(self) -> None:
         ours, theirs = await self.both()
         self.assertEqual(list(ours), list(theirs))
         self.same(
@@ -115,22 +111,16 @@ class NetcheckTests(ScenarioTestCase):
             self.assertFalse(ours[name])
             self.assertFalse(theirs[name])
 
-    def test_noUDP(self) -> Any:
+    async def test_noUDP(self) -> None:
         """Without UDP both measure by HTTPS."""
-        return Deferred.fromCoroutine(self._noUDP())
-
-    async def _noUDP(self) -> None:
         self.namespace.cutUDP()
         ours, theirs = await self.both()
         self.same(ours, theirs, "UDP", "GlobalV4", "MappingVariesByDestIP")
         self.assertIs(ours["UDP"], False)
         self.assertEqual(ours["RegionLatency"].keys(), theirs["RegionLatency"].keys())
 
-    def test_text(self) -> Any:
+    async def test_text(self) -> None:
         """For people there are the same lines, with the same words."""
-        return Deferred.fromCoroutine(self._text())
-
-    async def _text(self) -> None:
         ours, theirs = [
             [line.split(":")[0] for line in text.splitlines() if "\t-" not in line]
             for text in (await self.ours(), await self.daemon.command("netcheck"))

@@ -98,11 +98,8 @@ class PeerRelayTests(DevServersTestCase):
         self.assertEqual(counters.requestsSent > 0, asking == "ours")
         self.assertEqual(counters.offersReceived > 0, asking == "real")
 
-    def test_dies(self) -> Any:
+    async def test_dies(self) -> None:
         """The relay dies in the middle of a transfer, which goes on by DERP."""
-        return Deferred.fromCoroutine(self._dies())
-
-    async def _dies(self) -> None:
         node, peer, real = await self.meet("ours")
         size = 30 * MEGABYTE
         await peer.call(

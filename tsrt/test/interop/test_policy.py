@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -157,11 +156,8 @@ class PolicyTests(HeadscaleTestCase):
             return False
         return await gather.finished == b"hello"
 
-    def test_flows(self) -> Any:
+    async def test_flows(self) -> None:
         """Both directions, both families; a grant shows in C{whois}."""
-        return Deferred.fromCoroutine(self._flows())
-
-    async def _flows(self) -> None:
         for address in self.own:
             self.assertTrue(await self.mayReach(7, address))
             self.assertFalse(await self.mayReach(8, address))
@@ -171,14 +167,11 @@ class PolicyTests(HeadscaleTestCase):
         self.assertEqual(who.values(CAPABILITY), [{"may": ["read", "write"]}])
         self.assertEqual(who.node.tags, ("tag:real",))
 
-    def test_change(self) -> Any:
+    async def test_change(self) -> None:
         """
         A policy that changes while flows are open cuts those that it forbids,
         leaves the others alone, and holds for new ones at once.
         """
-        return Deferred.fromCoroutine(self._change())
-
-    async def _change(self) -> None:
         cut, kept = (
             self.peers[name].call(
                 "dial", network="tcp", address=f"{self.own[0]}:{port}", size=0

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 from twisted.web.resource import Resource
@@ -65,11 +64,8 @@ class CurlTests(DevServersTestCase):
 
         return await deferToThread(run)
 
-    def test_curl(self) -> Any:
+    async def test_curl(self) -> None:
         """Pages by each protocol, by name and address, whole bodies too."""
-        return Deferred.fromCoroutine(self._curl())
-
-    async def _curl(self) -> None:
         four, six = self.addresses
         big = self.directory / "big"
         big.write_bytes(bytes(3_000_000))
@@ -85,11 +81,8 @@ class CurlTests(DevServersTestCase):
         tunnel = await self.curl("-p", "-x", self.proxy.url("http"), "http://web/t")
         self.assertEqual(tunnel, "asked /t")
 
-    def test_refused(self) -> Any:
+    async def test_refused(self) -> None:
         """Without the password, and for names that are not the tailnet's."""
-        return Deferred.fromCoroutine(self._refused())
-
-    async def _refused(self) -> None:
         for scheme in ("socks5h", "http"):
             bare = f"{scheme}://{self.proxy.address}"
             said = await self.curl("-x", bare, "-f", "http://web/", fails=True)

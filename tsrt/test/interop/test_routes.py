@@ -98,11 +98,8 @@ class RoutesMixin:
             pinged = await node.ping(address, timeout=10)
             self.assertEqual(pinged.address, address)
 
-    def test_subnetRouter(self: Any) -> Any:
+    async def test_subnetRouter(self: Any) -> None:
         """A network behind it is reached, when routes are accepted."""
-        return Deferred.fromCoroutine(self._subnetRouter())
-
-    async def _subnetRouter(self: Any) -> None:
         node = await self.startNode("ours")
         await self.advertise("--advertise-routes=10.77.0.0/16")
         await eventually(
@@ -119,14 +116,11 @@ class RoutesMixin:
         node.setPreferences(acceptRoutes=True)
         await self.works(node, OFFICE)
 
-    def test_exitNode(self: Any) -> Any:
+    async def test_exitNode(self: Any) -> None:
         """
         The rest of the world is reached through it, in both families; and when
         it is gone nothing leaves by another way.
         """
-        return Deferred.fromCoroutine(self._exitNode())
-
-    async def _exitNode(self: Any) -> None:
         node = await self.startNode("ours", exitNode="router")
         [problem] = node.status.health
         self.assertIn("lets nobody out", problem)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
 from tsrt.test.interop.direct import becomes
 from tsrt.test.interop.tailscaled import Tailscaled
 from tsrt.test.interop.test_devtailnet import DevServersTestCase
@@ -29,11 +27,8 @@ def kind(value: Any) -> str:
 class StatusTests(DevServersTestCase):
     """Each tells of the other, of itself, and of a third."""
 
-    def test_same(self) -> Any:
+    async def test_same(self) -> None:
         """The same names and kinds of values, and the same facts."""
-        return Deferred.fromCoroutine(self._same())
-
-    async def _same(self) -> None:
         daemon = Tailscaled(self.reactor, self.namespace, self.directory / "d")
         self.cleanUp(daemon.stop)
         await daemon.start()
