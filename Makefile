@@ -9,8 +9,10 @@ GO ?= go
 
 .PHONY: demo test soak interop interop-build bench docs lint typing imports clean
 
+KERNEL = $(addprefix tsrt/dataplane/,kernel.c kernel.h kernelbuild.py)
+
 # The environment with tsrt itself, editable, and what its tests need.
-$(BIN)/.installed: setup.cfg pyproject.toml
+$(BIN)/.installed: setup.cfg setup.py pyproject.toml $(KERNEL)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24" "setuptools>=77"
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
@@ -42,11 +44,15 @@ interop-build:
 	GO=$(GO) sh interop/build.sh $(INTEROP_BIN)
 
 bench: $(BIN)/.installed
-	$(BIN)/python benchmarks/tunnel.py
-	$(BIN)/python benchmarks/netstack.py
-	$(BIN)/python benchmarks/netmap.py
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python benchmarks/join.py
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python benchmarks/latency.py
+	$(BIN)/python -m benchmarks.tunnel
+	$(BIN)/python -m benchmarks.netstack
+	$(BIN)/python -m benchmarks.netmap
+	$(BIN)/python -m benchmarks.profile
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.join
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.throughput
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.latency
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.connections
+	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.memory
 
 lint: $(BIN)/.dev-installed
 	$(BIN)/ruff format --check .

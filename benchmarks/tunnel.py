@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from tsrt.dataplane.runs import messagesOf
 from tsrt.keys import NodeKey
 from tsrt.tunnel.table import TunnelTable
 from tsrt.tunnel.timestamps import TimestampSource
@@ -39,10 +40,10 @@ def connected(now: float) -> tuple[TunnelTable, TunnelTable, bytes, bytes]:
     ]
     tables[0].upsertPeer(publics[1], now=now)
     tables[1].upsertPeer(publics[0], now=now)
-    messages = tables[0].send(publics[1], [ipPacket(60)], now)
+    messages = messagesOf(tables[0].send(publics[1], [ipPacket(60)], now))
     for side in (1, 0, 1):
         received = tables[side].receive(messages, b"here", now)
-        messages = [m for _, replies in received.replies for m in replies]
+        messages = [m for _, found in received.replies for m in messagesOf(found)]
     return tables[0], tables[1], publics[0], publics[1]
 
 
@@ -121,7 +122,7 @@ def measure(size: int, batch: int, rounds: int) -> dict[str, Stopwatch]:
         sender.send(public, packets, now)
 
     for _ in range(rounds):
-        batches = [sender.send(public, packets, now) for _ in range(REPEAT)]
+        batches = [messagesOf(sender.send(public, packets, now)) for _ in range(REPEAT)]
 
         def openAll(batches: list[list[bytes]] = batches) -> None:
             for messages in batches:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import struct
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from tsrt.errors import WireError
@@ -20,6 +21,9 @@ _PORT = struct.Struct("!H")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,4}")
 
 
+# The same few addresses are read and written again and again, for each datagram
+# of an application.
+@lru_cache(4096)
 def parseAddress(text: str) -> bytes:
     """
     Read an address literal.
@@ -37,6 +41,7 @@ def parseAddress(text: str) -> bytes:
         raise WireError(f"{text!r} is not an address") from None
 
 
+@lru_cache(4096)
 def formatAddress(packed: bytes) -> str:
     """
     Write an address as text (RFC 5952 for IPv6).

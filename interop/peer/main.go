@@ -48,9 +48,13 @@ type command struct {
 	Address string `json:"address"` // host:port, or :port to listen
 	Size    int64  `json:"size"`    // bytes to send
 	Seed    uint64 `json:"seed"`    // of the bytes to send
-	Mode    string `json:"mode"`    // echo, sink, source, http; or a ping type
+	Mode    string `json:"mode"`    // echo, sink, source, count, http; or a ping type
 	URL     string `json:"url"`
-	Timeout int    `json:"timeout"` // seconds
+
+	// For benchmarks.
+	Count    int `json:"count"`    // flows, messages or connections
+	Parallel int `json:"parallel"` // connections at a time
+	Timeout  int `json:"timeout"`  // seconds
 }
 
 type answer map[string]any
@@ -146,6 +150,16 @@ func run(c command) (answer, error) {
 		return nil, lc.Logout(ctx)
 	case "prefs":
 		return prefs(ctx, c)
+	case "pour":
+		return pour(ctx, c)
+	case "pingpong":
+		return pingpong(ctx, c)
+	case "connects":
+		return connects(ctx, c)
+	case "crowd":
+		return crowd(ctx, c)
+	case "usage":
+		return usage()
 	}
 	return nil, fmt.Errorf("unknown command %q", c.Cmd)
 }
@@ -250,6 +264,8 @@ func serve(conn net.Conn, c command) {
 		io.Copy(conn, conn)
 	case "source":
 		io.CopyN(conn, &pattern{c.Seed}, c.Size)
+	case "count":
+		count(conn)
 	case "sink":
 		// Answers, once the other side has ended, with what it got.
 		h := sha256.New()

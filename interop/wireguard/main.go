@@ -44,7 +44,7 @@ type command struct {
 	Network string `json:"network"` // tcp or udp
 	Port    int    `json:"port"`    // to listen on
 	Address string `json:"address"` // host:port to dial, host to ping
-	Mode    string `json:"mode"`    // of a TCP listener: echo, sink, source
+	Mode    string `json:"mode"`    // of a TCP listener: echo, sink, source, count
 	Size    int64  `json:"size"`    // bytes to send
 	Seed    uint64 `json:"seed"`    // of the bytes to send
 	Timeout int    `json:"timeout"` // seconds
@@ -137,6 +137,10 @@ func run(c command) (answer, error) {
 		return dial(ctx, n.inside, c)
 	case "ping":
 		return ping(ctx, n.inside, c)
+	case "pour":
+		return pour(ctx, n.inside, c)
+	case "usage":
+		return usage()
 	}
 	return nil, fmt.Errorf("unknown command %q", c.Cmd)
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.zx2c4.com/wireguard/tun/netstack"
@@ -72,6 +73,10 @@ func serve(conn net.Conn, c command) {
 		io.Copy(conn, conn)
 	case "source":
 		io.CopyN(conn, &pattern{c.Seed}, c.Size)
+	case "count":
+		// For benchmarks: nobody looks at the bytes.
+		n, _ := io.Copy(io.Discard, conn)
+		fmt.Fprintf(conn, "%d\n", n)
 	case "sink":
 		// Once the other side has ended, it is told what arrived.
 		h := sha256.New()
@@ -115,6 +120,49 @@ func dial(ctx context.Context, inside *netstack.Net, c command) (answer, error) 
 		"connectSeconds": connected.Seconds(),
 		"seconds":        time.Since(began).Seconds(),
 	}, err
+}
+
+// pour sends zeros, and measures until the other side has said that it got them.
+func pour(ctx context.Context, inside *netstack.Net, c command) (answer, error) {
+	conn, err := inside.DialContext(ctx, c.Network, c.Address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	zeros := make([]byte, 1<<16)
+	began := time.Now()
+	for left := c.Size; left > 0; {
+		n, err := conn.Write(zeros[:min(left, int64(len(zeros)))])
+		if err != nil {
+			return nil, err
+		}
+		left -= int64(n)
+	}
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		return nil, err
+	}
+	told, err := io.ReadAll(conn)
+	if err != nil {
+		return nil, err
+	}
+	seconds := time.Since(began).Seconds()
+	if want := fmt.Sprintf("%d\n", c.Size); string(told) != want {
+		return nil, fmt.Errorf("the other side got %q, not %q", told, want)
+	}
+	return answer{"seconds": seconds, "times": []float64{seconds}}, nil
+}
+
+// usage is the processor time that this process took so far.
+func usage() (answer, error) {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return nil, err
+	}
+	seconds := time.Duration(used.Utime.Nano() + used.Stime.Nano()).Seconds()
+	return answer{"cpu": seconds}, nil
 }
 
 // exchange sends a datagram and waits for one, again each second.

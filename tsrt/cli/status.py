@@ -60,7 +60,18 @@ def statusText(status: dict[str, Any], onlyActive: bool = False) -> str:
     if status["Health"]:
         lines += ["", "# Health check:"]
         lines += [f"#     - {text}" for text in status["Health"]]
+    lines += _dataPlane(status.get("DataPlane"))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _dataPlane(document: dict[str, Any] | None) -> list[str]:
+    """By what means packets are handled, where the node tells it."""
+    if document is None:
+        return []
+    joins, cuts = document["UDPReceiveOffload"], document["UDPSendOffload"]
+    offloads = [name for name, isUsed in (("GSO", cuts), ("GRO", joins)) if isUsed]
+    how = f"with UDP {' and '.join(offloads)}" if offloads else "without UDP offloads"
+    return ["", f"# Data plane: {document['Tier']}, {how}"]
 
 
 def _row(status: dict[str, Any], node: dict[str, Any], isSelf: bool) -> list[str]:

@@ -138,6 +138,9 @@ class DERPClientProtocol(Protocol):
         self._paused = False
         self._pausedAt = 0.0
         self._queue: deque[bytes] = deque()
+        # Packets by whom they are from, and what hands them on.
+        self._arrived: dict[bytes, list[bytes]] = {}
+        self._handing: IDelayedCall | None = None
         self._bucket: TokenBucket | None = None
         self._timer: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
@@ -222,7 +225,7 @@ class DERPClientProtocol(Protocol):
             self._takeFrames(frames)
 
     def _takeFrames(self, frames: list[tuple[int, bytes]]) -> None:
-        bySource: dict[bytes, list[bytes]] = {}
+        bySource = self._arrived
         counters = self.counters
         for kind, payload in frames:
             if not self._isUp:
@@ -245,18 +248,24 @@ class DERPClientProtocol(Protocol):
             if handler is None:
                 counters.unknown += 1
                 continue
-            if bySource:
-                # What came before must be heard of before.
-                self._hand(bySource)
-                bySource = {}
+            # What came before must be heard of before.
+            self._handOn()
+            bySource = self._arrived
             try:
                 handler(payload)
             except WireError:
                 counters.malformed += 1
-        if bySource and self._isUp:
-            self._hand(bySource)
+        if bySource and self._handing is None:
+            # TLS gives a record at a time, which is a packet or two: those of
+            # one read are handed on together when it is over.
+            self._handing = self._reactor.callLater(0, self._handOn)
 
-    def _hand(self, bySource: dict[bytes, list[bytes]]) -> None:
+    def _handOn(self) -> None:
+        """Hand on the packets that have arrived."""
+        handing, self._handing = self._handing, None
+        if handing is not None and handing.active():
+            handing.cancel()
+        bySource, self._arrived = self._arrived, {}
         for source, packets in bySource.items():
             self._tell(self._listener.relayPackets, source, packets)
 
@@ -448,6 +457,7 @@ class DERPClientProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See L{IProtocol}."""
+        self._handOn()
         self._isUp = False
         self._cancelTimer()
         if self._closing is not None and self._closing.active():

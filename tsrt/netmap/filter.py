@@ -10,10 +10,11 @@ way for their answers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from tsrt.addresses import Prefix
 from tsrt.counters import Counters
+from tsrt.dataplane.runs import Arrived, ArrivedRun, Outgoing, SegmentRun
 from tsrt.netmap.inspection import (
     flowKey,
     isAnswer,
@@ -42,6 +43,7 @@ MOST_REMEMBERED = 65536
 _PASSES = 1  # a rule lets in all of it
 _PASSES_BUT_SYN = 2  # no rule does: only what is of no use without a SYN
 _PASSES_AS_ANSWER = 3  # it passes as long as this node is known to have begun it
+_PASSES_DATA = (_PASSES, _PASSES_BUT_SYN)
 
 
 class FilterCounters(Counters):
@@ -205,20 +207,40 @@ class PacketFilter:
 
     # -- inbound -----------------------------------------------------------------
 
-    def admit(self, packets: list[bytes], peer: bytes) -> list[bytes]:
+    def admit(self, packets: Sequence[Arrived], peer: bytes) -> list[Arrived]:
         """
         Let in what may come in.
 
-        @param packets: whole IP packets, as a session of C{peer} carried them;
-            empty ones are no packets and just vanish.
+        @param packets: whole IP packets and runs of them, as a session of
+            C{peer} carried them; empty ones are no packets and just vanish.
         @param peer: the raw node key of the peer.
         @return: those that may go to the stack, in their order.
         """
         cache = self._cache.get(peer)
         if cache is None:
             cache = self._cache[peer] = {}
-        admitted = []
+        admitted: list[Arrived] = []
+        more = 0
         for packet in packets:
+            if isinstance(packet, ArrivedRun):
+                # Segments with data and ACK, and no SYN.
+                head = packet.head
+                key = (
+                    head[6:10] + head[12:24]
+                    if head[0] == 0x45
+                    else head[6:7] + head[8:44]
+                )
+                remembered = cache.get(key)
+                if remembered in _PASSES_DATA:
+                    admitted.append(packet)
+                    more += packet.count - 1
+                else:
+                    admitted += [
+                        each
+                        for each in packet.packets()
+                        if self._decide(each, peer, cache)
+                    ]
+                continue
             # What is remembered of a flow is found by slices at fixed places,
             # for packets of the plainest form: no options, nothing behind the
             # end.  What is known of no flow takes the long way.
@@ -245,7 +267,7 @@ class PacketFilter:
                     continue
             if self._decide(packet, peer, cache):
                 admitted.append(packet)
-        self.counters.admitted += len(admitted)
+        self.counters.admitted += len(admitted) + more
         return admitted
 
     def _decide(self, packet: bytes, peer: bytes, cache: dict[bytes, int]) -> bool:
@@ -341,15 +363,21 @@ class PacketFilter:
 
     # -- outbound ------------------------------------------------------------------
 
-    def noteOutbound(self, packets: list[bytes]) -> list[bytes]:
+    def noteOutbound(self, packets: Sequence[Outgoing]) -> list[Outgoing]:
         """
         Let out what may go out, and remember which answers may come in.
 
         @return: the packets that may go to the tunnel, in their order.
         """
-        passed = []
+        passed: list[Outgoing] = []
         passable = self._passable
         for packet in packets:
+            if isinstance(packet, SegmentRun):
+                if packet.destination in passable or self._maySend(packet.packets()[0]):
+                    passed.append(packet)
+                else:
+                    self.counters.droppedOutbound += packet.count
+                continue
             # A plain TCP segment leaves nothing to remember.
             size = len(packet)
             if size >= 60 and packet[0] >> 4 == 6 and packet[6] == TCP:

@@ -93,8 +93,8 @@ def _run(tcb: ControlBlock, segments: list[Segment], at: int, now: float) -> int
         expected = (expected + size) & MASK
         room -= size
         total += size
-        if size > largest:
-            largest = size
+        if segment.largest > largest:
+            largest = segment.largest
     if not total:
         return 0
     if stamping and buffer.next == receiver.acknowledged:
@@ -360,7 +360,7 @@ def _text(
     if end - start > room:
         end = start + room
         receiver.ackNow = True
-    if receiver.take(seq, segment.packet[start:end], now):
+    if receiver.take(seq, segment.packet[start:end], now, segment.largest):
         tcb.mark(tcpstate.READABLE)
 
 

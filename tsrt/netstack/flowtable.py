@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
+from tsrt.dataplane.runs import Outgoing, countOf, packetsOf
 from tsrt.errors import NoFreePort, PortInUse
 from tsrt.netstack.egress import Egress
 from tsrt.netstack.flow import TCPFlow, TCPOptions, TCPState
@@ -31,6 +32,9 @@ Fallback: TypeAlias = Callable[[bytes, int, bytes, int], Listener | HeldSYN | No
 
 FlowCheck: TypeAlias = Callable[[bytes, bytes, int], bool]
 """Asked with the remote address, and the local address and port, of a flow."""
+
+TURN_LIMIT = 512
+"""Packets that flows make before those are sent on their way."""
 
 _PORTS = struct.Struct("!HH")
 _SYN_BITS = SYN | ACK | RST | FIN
@@ -85,7 +89,8 @@ class FlowTable:
         self._resets = RateLimiter(limits.resetRate, limits.resetBurst)
         self._flows: dict[bytes, TCPFlow] = {}
         self._embryos: dict[TCPFlow, Listener] = {}
-        self._pending: set[TCPFlow] = set()
+        # In the order in which they asked.
+        self._pending: dict[TCPFlow, None] = {}
         self._timers: DeadlineHeap[TCPFlow] = DeadlineHeap()
         self._reclaimAt = 0.0
 
@@ -303,34 +308,41 @@ class FlowTable:
         if self._flows.get(key) is not flow:
             return
         del self._flows[key]
-        self._pending.discard(flow)
+        self._pending.pop(flow, None)
         flow.pending = None
         self._timers.forget(flow)
         self._counters.flowsRetired += 1
 
     # -- the rest of a turn ------------------------------------------------------------
 
-    def dispatch(self, now: float, packets: list[bytes]) -> None:
+    def dispatch(self, now: float, items: list[Outgoing]) -> None:
         """
-        Let every flow that asked for it send, once.
+        Let the flows that asked for it send, each once, first come first served.
 
-        @param packets: takes what leaves this node; the rest goes to the
+        Those that are left when L{TURN_LIMIT} is reached go on waiting, as do
+        those that have more to send, at the end of the queue.
+
+        @param items: takes what leaves this node; the rest goes to the
             loopback queue.
         """
         pending = self._pending
         if not pending:
             return
         flows = list(pending)
-        pending.clear()
         egress = self._egress
         local = egress.local
+        count = 0
         for flow in flows:
+            if count >= TURN_LIMIT:
+                break
+            pending.pop(flow, None)
             made = flow.dispatch(now)
             if made:
+                count += countOf(made)
                 if flow.remoteAddress in local:
-                    egress.loop(made)
+                    egress.loop(packetsOf(made))
                 else:
-                    packets += made
+                    items += made
             self._settle(flow)
 
     def tick(self, now: float) -> None:

@@ -7,7 +7,9 @@ Reference: RFC 1122 section 3.2.1, RFC 8200 section 4.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
+from tsrt.dataplane.runs import Arrived, ArrivedRun
 from tsrt.errors import WireError
 from tsrt.netstack.datagramtable import DatagramTable
 from tsrt.netstack.egress import Egress, isUnicast
@@ -28,6 +30,7 @@ from tsrt.wire.ip import (
 )
 from tsrt.wire.tcp import Segment, parseTCP
 
+_PORTS = struct.Struct("!HH")
 _AFTER_PORTS = struct.Struct("!IIHH")
 _IDENT_AND_CHECKSUM = struct.Struct("!4xH4xH")
 _V4_CUT = 24
@@ -68,9 +71,9 @@ class Ingress:
         self._counters = counters
         self._anyAddress = anyAddress
 
-    def receive(self, packets: list[bytes], now: float, fromHere: bool) -> None:
+    def receive(self, items: Sequence[Arrived], now: float, fromHere: bool) -> None:
         """
-        Take packets in order of arrival.
+        Take packets and runs in order of arrival.
 
         @param fromHere: whether the packets come from this node itself.
         """
@@ -83,7 +86,10 @@ class Ingress:
         cut = addresses = extra = sourcePort = destinationPort = 0
         group: list[Segment] = []
         unpack = _AFTER_PORTS.unpack_from
-        for packet in packets:
+        for packet in items:
+            if isinstance(packet, ArrivedRun):
+                self._run(packet, groups, fromHere)
+                continue
             if len(packet) == size and (
                 packet[:cut] == head or (cut == _V4_CUT and _isAlike(packet, head))
             ):
@@ -122,6 +128,59 @@ class Ingress:
         for key, segments in groups.items():
             self._flows.arrive(key, segments, len(key) == 12, now)
 
+    def _run(
+        self, run: ArrivedRun, groups: dict[bytes, list[Segment]], fromHere: bool
+    ) -> None:
+        """Take a run of TCP segments, of which all else was checked."""
+        head = run.head
+        at, size = (12, 4) if head[0] >> 4 == 4 else (8, 16)
+        ports = at + 2 * size
+        source, destination = head[at : at + size], head[at + size : ports]
+        key = head[at : ports + 4]
+        sourcePort, destinationPort = _PORTS.unpack_from(head, ports)
+        if not self._isForUs(source, destination, fromHere, run.count):
+            return
+        if not sourcePort or not destinationPort:
+            self._counters.droppedMalformed += run.count
+            return
+        segment = Segment(
+            run.payload,
+            0,
+            len(run.payload),
+            sourcePort,
+            destinationPort,
+            run.seq,
+            run.ack,
+            run.flags,
+            run.window,
+            run.options,
+            run.largest,
+        )
+        group = groups.get(key)
+        if group is None:
+            groups[key] = [segment]
+        else:
+            group.append(segment)
+
+    def _isForUs(
+        self, source: bytes, destination: bytes, fromHere: bool, count: int
+    ) -> bool:
+        """
+        Whether packets may have these addresses; if not, they are counted.
+
+        @param count: how many there are.
+        """
+        local = self._egress.local
+        if destination not in local and not (
+            self._anyAddress and isUnicast(destination)
+        ):
+            self._counters.droppedNotLocal += count
+            return False
+        if not fromHere and (source in local or not isUnicast(source)):
+            self._counters.droppedBadSource += count
+            return False
+        return True
+
     def _take(
         self,
         packet: bytes,
@@ -141,14 +200,7 @@ class Ingress:
         except WireError:
             counters.droppedMalformed += 1
             return None
-        source, destination = header.source, header.destination
-        if destination not in self._egress.local and not (
-            self._anyAddress and isUnicast(destination)
-        ):
-            counters.droppedNotLocal += 1
-            return None
-        if not fromHere and (source in self._egress.local or not isUnicast(source)):
-            counters.droppedBadSource += 1
+        if not self._isForUs(header.source, header.destination, fromHere, 1):
             return None
         if header.isFragment:
             whole = self._fragments.add(header, now)

@@ -9,6 +9,7 @@ Reference: RFC 9293 sections 3.7 and 3.10, RFC 6691, RFC 7323 section 3.
 
 from __future__ import annotations
 
+from tsrt.dataplane.runs import Outgoing, SegmentRun
 from tsrt.netstack.receiver import Receiver
 from tsrt.netstack.seq import MASK
 from tsrt.netstack.tcb import ControlBlock, windowShift
@@ -28,14 +29,14 @@ _SYN_RECEIVED = TCPState.SYN_RECEIVED
 _MAX_BLOCKS = 4
 
 
-def dispatch(tcb: ControlBlock, now: float, limit: int) -> tuple[list[bytes], bool]:
+def dispatch(tcb: ControlBlock, now: float, limit: int) -> tuple[list[Outgoing], bool]:
     """
-    Make the packets that have to go out now.
+    Make the packets and runs that have to go out now.
 
     @param limit: about how many packets to make at most.
-    @return: the packets, and whether the limit left some out.
+    @return: those, and whether the limit left some out.
     """
-    packets: list[bytes] = []
+    packets: list[Outgoing] = []
     if tcb.replies:
         build = tcb.builder.build
         for position, acknowledged, flags in tcb.replies:
@@ -66,7 +67,7 @@ def dispatch(tcb: ControlBlock, now: float, limit: int) -> tuple[list[bytes], bo
 def _data(
     tcb: ControlBlock,
     receiver: Receiver,
-    packets: list[bytes],
+    packets: list[Outgoing],
     now: float,
     limit: int,
 ) -> bool:
@@ -78,11 +79,11 @@ def _data(
     sender = tcb.sender
     builder = tcb.builder
     options = b""
+    left = limit - len(packets)
     while True:
-        count = limit - len(packets)
-        if count <= 0:
+        if left <= 0:
             return True
-        found = sender.pull(now, count)
+        found = sender.pull(now, left)
         if found is None:
             sender.settle(now)
             return False
@@ -102,10 +103,14 @@ def _data(
             packets.append(
                 builder.build(start & MASK, ack, ACK | last, window, options, payload)
             )
+            left -= 1
         else:
-            packets += builder.buildRun(
-                start & MASK, ack, ACK, window, options, payload, sender.mss, last
+            seq, mss = start & MASK, sender.mss
+            run = SegmentRun(
+                builder, seq, ack, ACK, window, options, payload, mss, last
             )
+            packets.append(run)
+            left -= run.count
         sender.sent(start, end, now)
         receiver.acknowledgedAll()
 

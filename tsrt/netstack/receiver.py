@@ -92,11 +92,12 @@ class Receiver:
 
     # -- data in -------------------------------------------------------------
 
-    def take(self, start: int, data: bytes, now: float) -> int:
+    def take(self, start: int, data: bytes, now: float, largest: int) -> int:
         """
-        Take the payload of one segment, cut to the window.
+        Take the payload of a segment, or of a run of them, cut to the window.
 
         @param start: position of its first byte.
+        @param largest: most bytes that came as one segment.
         @return: how many bytes became readable.
         """
         if self._finAt is not None:
@@ -111,7 +112,7 @@ class Receiver:
             self.ackNow = True
             return buffer.insert(start, data)
         buffer.extend([data], size)
-        self.arrived(size, size, now)
+        self.arrived(size, min(size, largest), now)
         return size
 
     def arrived(self, size: int, largest: int, now: float) -> None:

@@ -73,19 +73,30 @@ class ReceiveBuffer:
         """
         Take bytes out of the front of the stream.
 
-        @param limit: most bytes to return; L{None} for all that there is.
+        @param limit: most bytes to return, and sometimes less, though there is more;
+            L{None} for all that there is.
         """
         chunks = self._chunks
         if not chunks or (limit is not None and limit <= 0):
             return b""
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        if limit is None or limit >= len(data):
+        if limit is None or limit >= self.readable:
             self._chunks = []
             self.readable = 0
-            return data
-        self._chunks = [data[limit:]]
-        self.readable -= limit
-        return data[:limit]
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        size = count = 0
+        while size + len(chunks[count]) <= limit:
+            size += len(chunks[count])
+            count += 1
+        if not count:
+            # Only a part of the first one.
+            data = chunks[0]
+            self._chunks[0] = data[limit:]
+            self.readable -= limit
+            return data[:limit]
+        # Whole chunks only: what is left need not be moved.
+        self._chunks = chunks[count:]
+        self.readable -= size
+        return chunks[0] if count == 1 else b"".join(chunks[:count])
 
     def clear(self) -> None:
         """Drop everything that was not read."""

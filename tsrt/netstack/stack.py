@@ -3,7 +3,7 @@ The stack: IP packets in, IP packets out, applications' objects in between.
 
 A L{Stack} looks at each packet just far enough to know whose it is.  It is
 driven in turns: L{Stack.receive} as often as packets come, L{Stack.tick} when
-its L{Stack.deadline} has come, then L{Stack.takeReady} and L{Stack.drain} until
+its L{Stack.deadline} has come, then L{Stack.takeReady} and L{Stack.drainRuns} until
 both are empty.  Nothing here calls the application.
 
 Reference: RFC 1122 section 3, RFC 8200, RFC 9293.
@@ -11,9 +11,10 @@ Reference: RFC 1122 section 3, RFC 8200, RFC 9293.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias, cast
 
+from tsrt.dataplane.runs import Arrived, Outgoing, countOf, packetsOf
 from tsrt.netstack.datagrams import UDPBinding
 from tsrt.netstack.datagramtable import DatagramFallback, DatagramTable
 from tsrt.netstack.egress import Egress, isUnicast
@@ -332,38 +333,44 @@ class Stack:
 
     # -- packets -------------------------------------------------------------------------
 
-    def receive(self, packets: list[bytes], now: float) -> None:
+    def receive(self, items: Sequence[Arrived], now: float) -> None:
         """
-        Take packets from the network, in order of arrival.
+        Take packets and runs from the network, in order of arrival.
 
         What is not for us or not well-formed is dropped and counted.
         """
-        self.counters.received += len(packets)
+        self.counters.received += countOf(items)
         self._now = now
-        self._ingress.receive(packets, now, False)
+        self._ingress.receive(items, now, False)
 
     def drain(self, now: float) -> list[bytes]:
+        """The packets that have to leave now, each for itself."""
+        return packetsOf(self.drainRuns(now))
+
+    def drainRuns(self, now: float) -> list[Outgoing]:
         """
-        The packets that have to leave now.
+        The packets and runs that have to leave now.
 
         Packets to ourselves are delivered on the way, so that objects may be
         ready afterwards even if nothing leaves.
         """
         self._now = now
         egress = self._egress
-        packets: list[bytes] = []
+        if not (self._flows.isPending or egress.isWaiting):
+            return []
+        items: list[Outgoing] = []
         budget = self._limits.loopback
         for _ in range(_LOOPBACK_ROUNDS):
-            self._flows.dispatch(now, packets)
+            self._flows.dispatch(now, items)
             if not egress.isLooping or budget <= 0:
                 break
             looped = egress.takeLoopback(budget)
             budget -= len(looped)
             self.counters.loopedBack += len(looped)
             self._ingress.receive(looped, now, True)
-        packets += egress.take()
-        self.counters.sent += len(packets)
-        return packets
+        items += egress.take()
+        self.counters.sent += countOf(items)
+        return items
 
     # -- time ----------------------------------------------------------------------------
 

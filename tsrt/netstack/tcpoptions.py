@@ -42,7 +42,7 @@ class TCPOptions:
     congestion: str = field(
         default="cubic", validator=validators.in_(("cubic", "newreno"))
     )
-    receiveLimit: int = field(default=1 << 20, validator=validators.ge(2048))
+    receiveLimit: int = field(default=1 << 22, validator=validators.ge(2048))
     receiveInitial: int = field(default=65535, validator=validators.ge(1024))
     selectiveAck: bool = True
     timestamps: bool = False

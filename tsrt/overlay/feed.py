@@ -17,7 +17,7 @@ from tsrt.netstack.flow import TCPFlow
 LEAST_HIGH_WATER = 128 * 1024
 """Bytes written and not acknowledged below which no producer is paused."""
 
-MOST_HIGH_WATER = 4 * 1024 * 1024
+MOST_HIGH_WATER = 8 * 1024 * 1024
 """Bytes written and not acknowledged above which every producer is paused."""
 
 

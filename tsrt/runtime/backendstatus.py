@@ -14,6 +14,7 @@ from attrs import frozen
 
 from tsrt._version import __version__
 from tsrt.addresses import formatAddress
+from tsrt.dataplane.choice import TIER
 from tsrt.errors import WireError
 from tsrt.netmap.exitnode import ExitChoice, offersExit
 from tsrt.netmap.netmap import NetworkMap
@@ -40,6 +41,8 @@ class StatusSources:
     @ivar tunnel: how the tunnel to a peer stands, likewise.
     @ivar endpoints: where this node may be reached.
     @ivar regionName: the code of a relay region, or its number.
+    @ivar offloads: what the system does for the UDP sockets: joining what arrives,
+        and cutting what is sent.
     @ivar age: the seconds since a time of paths and tunnels.
     @ivar wallclock: the seconds since 1970.
     """
@@ -51,6 +54,7 @@ class StatusSources:
     endpoints: Callable[[], Iterable[str]]
     regionName: Callable[[int], str]
     exitNode: Callable[[], ExitChoice]
+    offloads: Callable[[], tuple[bool, bool]]
     age: Callable[[float], float]
     wallclock: Callable[[], float]
 
@@ -104,6 +108,7 @@ class BackendStatus:
             "Peer": None,
             "User": None,
             "ClientVersion": None,
+            "DataPlane": self._dataPlane(),
         }
         if peers:
             document["Peer"] = {
@@ -111,6 +116,11 @@ class BackendStatus:
             }
             document["User"] = self._users(netmap)
         return document
+
+    def _dataPlane(self) -> dict[str, Any]:
+        """By what means packets are handled; of our own, as others have no tiers."""
+        joins, cuts = self._from.offloads()
+        return {"Tier": TIER.name, "UDPReceiveOffload": joins, "UDPSendOffload": cuts}
 
     def _users(self, netmap: NetworkMap) -> dict[str, Any]:
         owners = {peer.user for peer in netmap.peers}

@@ -300,6 +300,7 @@ def _build(
             endpoints=paths.ownEndpoints,
             regionName=engine.regionName,
             exitNode=lambda: dispatcher.exit,
+            offloads=lambda: socket.offloads,
             age=lambda then: overlay.now() - then,
             wallclock=wallclock,
         )

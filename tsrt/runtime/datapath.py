@@ -9,13 +9,23 @@ than lists for a packet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from tsrt.counters import Counters
+from tsrt.dataplane.runs import (
+    Arrived,
+    ArrivedRun,
+    Outgoing,
+    Received,
+    Sealed,
+    SegmentRun,
+    countOf,
+    packetsOf,
+)
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netmap.masquerade import Masquerade
 from tsrt.netmap.routes import RouteTable
@@ -58,7 +68,7 @@ class DataPathCounters(Counters):
 class Transmit(Protocol):
     """Takes messages to a peer, by whatever path leads there now."""
 
-    def __call__(self, peer: bytes, messages: list[bytes]) -> bool:
+    def __call__(self, peer: bytes, messages: Sequence[Sealed]) -> bool:
         """Send; tell whether there was a path at all."""
 
 
@@ -81,7 +91,7 @@ class DataPath:
         tunnel: TunnelTable,
         packetFilter: PacketFilter,
         transmit: Transmit,
-        reply: Callable[[Place, list[bytes]], object],
+        reply: Callable[[Place, Sequence[Sealed]], object],
         onHeard: Callable[[Place, list[bytes]], object],
         onTSMP: Callable[[bytes, bytes], list[bytes]],
     ) -> None:
@@ -168,7 +178,9 @@ class DataPath:
 
     # -- inbound ------------------------------------------------------------------
 
-    def receive(self, source: bytes, messages: list[bytes], place: Place) -> None:
+    def receive(
+        self, source: bytes, messages: Sequence[Received], place: Place
+    ) -> None:
         """
         Take WireGuard messages as they came from the real network.
 
@@ -190,22 +202,22 @@ class DataPath:
             self._inbound(peer, packets, now)
         self._settle(now)
 
-    def _inbound(self, peer: bytes, packets: list[bytes], now: float) -> None:
+    def _inbound(self, peer: bytes, packets: Sequence[Arrived], now: float) -> None:
         counters = self.counters
-        counters.inboundPackets += len(packets)
+        counters.inboundPackets += countOf(packets)
         counters.inboundBytes += sum(map(len, packets))
         self.lastActive = now
         if self._masquerades:
             masquerade = self._masquerades.get(peer)
             if masquerade is not None:
-                packets = masquerade.inbound(packets)
+                packets = [*masquerade.inbound(packetsOf(packets))]
         if self.capture is not None:
-            self.capture(FROM_PEER, packets)
+            self.capture(FROM_PEER, packetsOf(packets))
         admitted = self._filter.admit(packets, peer)
         if not admitted:
             return
         for packet in admitted:
-            if _protocolOf(packet) == _IPPROTO_TSMP:
+            if isinstance(packet, bytes) and _protocolOf(packet) == _IPPROTO_TSMP:
                 admitted = self._takeTSMP(peer, admitted, now)
                 break
         if self._forwards:
@@ -213,23 +225,27 @@ class DataPath:
         if admitted:
             self._stack.receive(admitted, now)
 
-    def _takeForwarded(self, packets: list[bytes], now: float) -> list[bytes]:
+    def _takeForwarded(self, packets: Sequence[Arrived], now: float) -> list[Arrived]:
         """Hand on what is not for this node; return what is."""
         addresses = self._stack.addresses
-        own: list[bytes] = []
-        others: list[bytes] = []
+        own: list[Arrived] = []
+        others: list[Arrived] = []
         for packet in packets:
-            where = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+            head = packet.head if isinstance(packet, ArrivedRun) else packet
+            where = head[16:20] if head[0] >> 4 == 4 else head[24:40]
             (own if where in addresses else others).append(packet)
         if others:
             self._forwardStack.receive(others, now)
         return own
 
-    def _takeTSMP(self, peer: bytes, packets: list[bytes], now: float) -> list[bytes]:
+    def _takeTSMP(
+        self, peer: bytes, packets: Sequence[Arrived], now: float
+    ) -> list[Arrived]:
         """Answer TSMP messages; return the packets that are none."""
-        others, answers = [], []
+        others: list[Arrived] = []
+        answers: list[Outgoing] = []
         for packet in packets:
-            if _protocolOf(packet) == _IPPROTO_TSMP:
+            if isinstance(packet, bytes) and _protocolOf(packet) == _IPPROTO_TSMP:
                 answers += self._onTSMP(peer, packet)
             else:
                 others.append(packet)
@@ -248,30 +264,36 @@ class DataPath:
         self._scheduled = None
         self._settle(self._now())
 
-    def sendPackets(self, peer: bytes, packets: list[bytes], now: float) -> None:
+    def sendPackets(self, peer: bytes, packets: Sequence[Outgoing], now: float) -> None:
         """Seal packets for one peer and send them."""
         if self._masquerades:
             masquerade = self._masquerades.get(peer)
             if masquerade is not None:
-                packets = masquerade.outbound(packets)
+                packets = [*masquerade.outbound(packetsOf(packets))]
         self._send(peer, self._tunnel.send(peer, packets, now))
 
-    def _outbound(self, stack: Stack, packets: list[bytes], now: float) -> None:
+    def _outbound(self, stack: Stack, packets: Sequence[Outgoing], now: float) -> None:
         if self.capture is not None:
-            self.capture(FROM_LOCAL, packets)
+            self.capture(FROM_LOCAL, packetsOf(packets))
         counters = self.counters
         lookup = self._routes.lookup
         self.lastActive = now
-        batches: dict[bytes, list[bytes]] = {}
-        refused: list[bytes] = []
+        batches: dict[bytes, list[Outgoing]] = {}
+        refused: list[Arrived] = []
         if stack is self._stack:
             # What is forwarded begins nothing, it only answers.
             packets = self._filter.noteOutbound(packets)
         for packet in packets:
-            version = packet[0] >> 4
-            peer = lookup(packet[16:20] if version == 4 else packet[24:40])
+            if isinstance(packet, SegmentRun):
+                peer = lookup(packet.destination)
+            else:
+                version = packet[0] >> 4
+                peer = lookup(packet[16:20] if version == 4 else packet[24:40])
             if peer is None:
                 counters.droppedNoRoute += 1
+                if isinstance(packet, SegmentRun):
+                    counters.droppedNoRoute += packet.count - 1
+                    packet = packet.packets()[0]
                 unreachable = buildNoRoute(packet)
                 if unreachable is not None:
                     refused.append(unreachable)
@@ -285,13 +307,13 @@ class DataPath:
             # The stack is told at once, instead of retrying into the void.
             stack.receive(refused, now)
         for peer, batch in batches.items():
-            counters.outboundPackets += len(batch)
+            counters.outboundPackets += countOf(batch)
             counters.outboundBytes += sum(map(len, batch))
             self.sendPackets(peer, batch, now)
 
-    def _send(self, peer: bytes, messages: list[bytes]) -> None:
+    def _send(self, peer: bytes, messages: Sequence[Sealed]) -> None:
         if messages and not self._transmit(peer, messages):
-            self.counters.droppedNoPath += len(messages)
+            self.counters.droppedNoPath += countOf(messages)
 
     # -- the turn ---------------------------------------------------------------------
 
@@ -310,7 +332,7 @@ class DataPath:
                             self._tell(owner)
                     if not self._running:
                         return
-                    packets = stack.drain(now)
+                    packets = stack.drainRuns(now)
                     if packets:
                         spoke = True
                         self._outbound(stack, packets, now)
@@ -352,7 +374,7 @@ class DataPath:
             stack.tick(now)
         self._settle(now)
 
-    def sendAll(self, batches: Iterable[tuple[bytes, list[bytes]]]) -> None:
+    def sendAll(self, batches: Iterable[tuple[bytes, list[Sealed]]]) -> None:
         """Send messages to several peers."""
         for peer, messages in batches:
             self._send(peer, messages)

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tsrt.addresses import AddrPort
+from tsrt.dataplane.runs import Received, Sealed, datagramsOf, messagesOf
 from tsrt.derp.pool import RelayPool
 from tsrt.errors import NotRunning, WireError
 from tsrt.failures import NoSuchPeer
@@ -40,7 +41,7 @@ from tsrt.wire.classify import Kind, looksLikeDisco
 
 _log = Logger(namespace="tsrt.path")
 
-Deliver = Callable[[bytes, list[bytes], Place], object]
+Deliver = Callable[[bytes, Sequence[Received], Place], object]
 """Takes WireGuard messages: what stands for their origin, they, and whence."""
 
 
@@ -133,7 +134,7 @@ class PathService(Service):
 
     # -- sending: the hot path -----------------------------------------------------
 
-    def transmit(self, peer: bytes, messages: list[bytes]) -> bool:
+    def transmit(self, peer: bytes, messages: Sequence[Sealed]) -> bool:
         """
         Send WireGuard messages to a peer.
 
@@ -148,45 +149,48 @@ class PathService(Service):
         self._settle(now)
         return viaRelay or place is not None
 
-    def _viaRelay(self, peer: bytes, messages: list[bytes]) -> bool:
+    def _viaRelay(self, peer: bytes, messages: Sequence[Sealed]) -> bool:
         relays = self._relays
         region = relays.regionFor(peer, self._regionOf(peer))
         if region is None:
             return False
-        relays.send(region, peer, messages)
+        relays.send(region, peer, messagesOf(messages))
         self.traffic.outbound.add(DERP, messages)
         return True
 
-    def _sendTo(self, place: Direct, messages: list[bytes]) -> None:
+    def _sendTo(self, place: Direct, messages: Sequence[Sealed]) -> None:
         self.traffic.outbound.add(pathOf(place), messages)
         if isinstance(place, Via):
             head = geneve.GeneveHeader(geneve.PROTOCOL_WIREGUARD, place.vni).encode()
-            self._socket.send([head + message for message in messages], place.address)
+            wrapped = [head + message for message in messagesOf(messages)]
+            self._socket.send(wrapped, place.address)
         else:
             self._socket.send(messages, place)
 
-    def reply(self, place: Place, messages: list[bytes]) -> None:
+    def reply(self, place: Place, messages: Sequence[Sealed]) -> None:
         """Send WireGuard messages back to where some came from."""
         if isinstance(place, Relayed):
-            self._relays.send(place.region, place.peer, messages)
+            self._relays.send(place.region, place.peer, messagesOf(messages))
             self.traffic.outbound.add(DERP, messages)
         else:
             self._sendTo(place, messages)
 
     # -- receiving -----------------------------------------------------------------
 
-    def _datagrams(self, source: AddrPort, kind: Kind, datagrams: list[bytes]) -> None:
+    def _datagrams(
+        self, source: AddrPort, kind: Kind, items: Sequence[Received]
+    ) -> None:
         """Datagrams came to the socket."""
         if kind is Kind.WIREGUARD:
-            self.traffic.inbound.add(pathOf(source), datagrams)
-            self._deliver(self._sourceOf(source), datagrams, source)
+            self.traffic.inbound.add(pathOf(source), items)
+            self._deliver(self._sourceOf(source), items, source)
         elif kind is Kind.DISCO:
             now = self._now()
-            for datagram in datagrams:
+            for datagram in datagramsOf(items):
                 self.book.receivedDisco(source, datagram, now)
             self._settle(now)
         else:
-            self._encapsulated(source, kind, datagrams)
+            self._encapsulated(source, kind, datagramsOf(items))
 
     def _encapsulated(
         self, source: AddrPort, kind: Kind, datagrams: list[bytes]
@@ -234,7 +238,7 @@ class PathService(Service):
             self._deliver(peer, packets, place)
             return
         now = self._now()
-        messages = []
+        messages: list[Received] = []
         for packet in packets:
             if not looksLikeDisco(packet):
                 messages.append(packet)

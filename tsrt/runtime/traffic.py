@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from tsrt.dataplane.runs import Received, Sealed, countOf
 from tsrt.path.places import Place, Relayed, Via
 
 DERP = "derp"
@@ -34,10 +35,10 @@ class Tally:
         self._bytes: dict[str, int] = {}
         self._packets: dict[str, int] = {}
 
-    def add(self, path: str, messages: list[bytes]) -> None:
+    def add(self, path: str, messages: Sequence[Sealed] | Sequence[Received]) -> None:
         """Some messages took a path."""
         self._bytes[path] = self._bytes.get(path, 0) + sum(map(len, messages))
-        self._packets[path] = self._packets.get(path, 0) + len(messages)
+        self._packets[path] = self._packets.get(path, 0) + countOf(messages)
 
     def of(self, path: str) -> tuple[int, int]:
         """Bytes and packets."""

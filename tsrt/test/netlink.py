@@ -13,6 +13,7 @@ import itertools
 import random
 from collections.abc import Callable
 
+from tsrt.dataplane.runs import packetsOf
 from tsrt.netstack import tcpstate
 from tsrt.netstack.flow import TCPFlow, TCPOptions
 from tsrt.wire.checksum import verifyTransport
@@ -328,7 +329,7 @@ class Pair:
         for _ in range(1000):
             if not flow.wantsDispatch:
                 return
-            for packet in flow.dispatch(self.now):
+            for packet in packetsOf(flow.dispatch(self.now)):
                 self._send(side, packet)
         raise WireFault(f"{side.name} sends without end")
 

@@ -4,6 +4,7 @@ A hand-driven peer for one TCP flow: each of its segments is written by a test.
 
 from __future__ import annotations
 
+from tsrt.dataplane.runs import packetsOf
 from tsrt.netstack.flow import TCPFlow, TCPOptions
 from tsrt.test.netlink import CLIENT, SERVER, parse
 from tsrt.wire.tcp import ACK, RST, SYN, Options, Segment
@@ -136,7 +137,7 @@ class Peer:
         for _ in range(100):
             if not self.flow.wantsDispatch:
                 break
-            for packet in self.flow.dispatch(self.now):
+            for packet in packetsOf(self.flow.dispatch(self.now)):
                 segment = parse(packet)
                 segment.seq = (segment.seq - US) & 0xFFFFFFFF
                 if segment.flags & ACK:

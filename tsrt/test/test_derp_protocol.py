@@ -233,16 +233,18 @@ class ReceivingTests(ProtocolTestCase):
     def test_recvPacketVector(self) -> None:
         """The published packet arrives with its source."""
         self.protocol.dataReceived(FRAMES["recv_packet"])
+        self.clock.advance(0)
         source = bytes.fromhex(VECTORS["client_public"])
         self.assertEqual(self.listener.of("Packets"), [(source, [b"hello"])])
 
     def test_batches(self) -> None:
-        """Packets of one read come in one call for each source."""
+        """Packets of one turn come in one call for each source."""
         self.protocol.dataReceived(
             derp.buildRecvPacket(PEER, b"1")
             + derp.buildRecvPacket(OTHER, b"2")
             + derp.buildRecvPacket(PEER, b"3")
         )
+        self.clock.advance(0)
         self.assertEqual(
             self.listener.of("Packets"), [(PEER, [b"1", b"3"]), (OTHER, [b"2"])]
         )
@@ -255,6 +257,7 @@ class ReceivingTests(ProtocolTestCase):
             + derp.buildPeerGone(PEER)
             + derp.buildRecvPacket(PEER, b"2")
         )
+        self.clock.advance(0)
         self.assertEqual(
             [event[0] for event in self.listener.events],
             ["Packets", "PeerGone", "Packets"],
@@ -299,6 +302,7 @@ class ReceivingTests(ProtocolTestCase):
         self.assertEqual(self.protocol.counters.unknown, 1)
         self.assertEqual(self.listener.of("Lost"), [])
         self.protocol.dataReceived(derp.buildRecvPacket(PEER, b"still here"))
+        self.clock.advance(0)
         self.assertEqual(self.listener.of("Packets"), [(PEER, [b"still here"])])
 
     def test_T_derp_health_peerGoneWithoutReason(self) -> None:
@@ -344,6 +348,7 @@ class ReceivingTests(ProtocolTestCase):
         self.protocol.dataReceived(
             derp.buildRecvPacket(PEER, b"1") + derp.buildRecvPacket(OTHER, b"2")
         )
+        self.clock.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
         self.assertFalse(self.transport.disconnecting)
 

@@ -18,12 +18,22 @@ class OrderedTests(SynchronousTestCase):
         buffer = ReceiveBuffer(10)
         buffer.extend([b"abc", b"def"], 6)
         self.assertEqual((buffer.next, buffer.readable), (16, 6))
-        self.assertEqual(buffer.read(4), b"abcd")
-        self.assertEqual(buffer.readable, 2)
+        self.assertEqual(buffer.read(2), b"ab")
+        self.assertEqual(buffer.readable, 4)
         buffer.extend([b"gh"], 2)
-        self.assertEqual(buffer.read(), b"efgh")
+        self.assertEqual(buffer.read(), b"cdefgh")
         self.assertEqual(buffer.read(), b"")
         self.assertEqual((buffer.next, buffer.readable), (18, 0))
+
+    def test_readWholeChunks(self) -> None:
+        """Chunks are given out as they came, as many as the limit allows."""
+        buffer = ReceiveBuffer(0)
+        chunks = [b"abc", b"de", b"fgh"]
+        buffer.extend(chunks, 8)
+        self.assertEqual(buffer.read(7), b"abcde")
+        self.assertEqual(buffer.readable, 3)
+        self.assertIs(buffer.read(3), chunks[2])
+        self.assertEqual(buffer.readable, 0)
 
     def test_readNothing(self) -> None:
         """Asking for nothing gives nothing."""

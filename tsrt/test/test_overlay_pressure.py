@@ -94,7 +94,8 @@ class PressureTests(SynchronousTestCase):
         self.server.transport.resumeProducing()
         self.net.elapse(5)
         self.assertEqual(1_000_000, sum(sizes))
-        self.assertEqual(READ_SIZE, max(sizes))
+        self.assertLessEqual(max(sizes), READ_SIZE)
+        self.assertGreater(max(sizes), READ_SIZE // 2)
 
     def test_deafProducerIsPausedOnce(self) -> None:
         """A producer that writes on when paused is not paused again."""
@@ -176,9 +177,9 @@ class PressureTests(SynchronousTestCase):
         net = OverlayNet(delay=0.1)
         client, server = Recorder(), Sink()
         join(net, client, server)
-        producer = PushProducer(client.transport, 100_000_000)
+        producer = PushProducer(client.transport, 150_000_000)
         producer.start()
-        net.elapse(15)
+        net.elapse(6)
         before = server.size
         net.elapse(2)
         # Ten round trips: a window that was half used would show here.

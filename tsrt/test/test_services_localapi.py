@@ -19,6 +19,7 @@ from zope.interface import implementer
 from tsrt.cli.ask import PingOptions, WhoisOptions
 from tsrt.cli.local import SOCKET, LocalOptions, NodeRefused, NoSuchNode, _Socket
 from tsrt.cli.status import IPOptions, StatusOptions, findNode, statusText
+from tsrt.dataplane.choice import TIER
 from tsrt.errors import ConfigError
 from tsrt.services.localapi import HOST, LocalAPI, LocalAPIService
 from tsrt.services.quietsite import QuietSite
@@ -178,7 +179,7 @@ class CommandTests(LocalTestCase):
         self.net.wait(self.node.ping("b"))
         self.net.settle(2)
         self.net.wait(self.node.ping("b"))
-        own, peer = self.run_(StatusOptions()).splitlines()
+        own, peer, _, means = self.run_(StatusOptions()).splitlines()
         a4 = self.node.status.addresses[0]
         self.assertEqual(own.split(), [a4, "a", "user@", own.split()[3], "-"])
         self.assertRegex(
@@ -186,9 +187,11 @@ class CommandTests(LocalTestCase):
         )
         self.net.wait(self.net["b"].stopService())
         self.net.elapse(200)
-        [own, peer] = self.run_(StatusOptions()).splitlines()
+        own, peer, *_ = self.run_(StatusOptions()).splitlines()
         self.assertRegex(peer, "idle; offline, tx")
-        self.assertEqual(len(self.run_(StatusOptions(), "--active").splitlines()), 1)
+        # A simulated network has no sockets of the system's.
+        self.assertEqual(means, f"# Data plane: {TIER.name}, without UDP offloads")
+        self.assertEqual(len(self.run_(StatusOptions(), "--active").splitlines()), 3)
         document = json.loads(self.run_(StatusOptions(), "--json", "--peers=false"))
         self.assertIsNone(document["Peer"])
         self.assertRaises(UsageError, StatusOptions().parseOptions, ["--peers=x"])
@@ -206,6 +209,19 @@ class CommandTests(LocalTestCase):
         self.assertIn("# Health check:\n#     - something is wrong\n", text)
         empty = statusText({**status, "Self": None, "Peer": None})
         self.assertIn("not running", empty)
+
+    def test_statusOfOffloads(self) -> None:
+        """What the system does for the sockets is said, and what it does not."""
+        status = self.node.backendStatus()
+        for joins, cuts, words in (
+            (True, True, "with UDP GSO and GRO"),
+            (True, False, "with UDP GRO"),
+            (False, True, "with UDP GSO"),
+        ):
+            plane = {"Tier": "fast", "UDPReceiveOffload": joins, "UDPSendOffload": cuts}
+            text = statusText({**status, "DataPlane": plane})
+            self.assertTrue(text.endswith(f"\n# Data plane: fast, {words}\n"), text)
+        self.assertNotIn("plane", statusText({**status, "DataPlane": None}))
 
     def test_ip(self) -> None:
         """Addresses of this node and of peers."""

@@ -4,6 +4,7 @@ Tests for L{tsrt.tunnel.peer}: how sessions begin and end.
 
 from __future__ import annotations
 
+from tsrt.dataplane.runs import messagesOf
 from tsrt.test.tunnelpair import PairTestCase, Wire, ipPacket
 from tsrt.tunnel.cookies import CookieJar
 from tsrt.tunnel.session import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
@@ -264,9 +265,9 @@ class RekeyTests(PairTestCase):
         """Received packets do not make the responder renew."""
         self.connect()
         self.wire.run(160)
-        (message,) = self.first.table.send(
-            self.second.public, [ipPacket(1)], self.wire.now
-        )[:1]
+        message, *_ = messagesOf(
+            self.first.table.send(self.second.public, [ipPacket(1)], self.wire.now)
+        )
         received = self.second.table.receive([message], b"", self.wire.now)
         self.assertEqual(received.packets, [(self.first.public, [ipPacket(1)])])
         self.assertEqual(received.replies, [])

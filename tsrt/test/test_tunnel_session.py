@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tsrt.dataplane.runs import messagesOf
 from tsrt.test.tunnelpair import ip6Packet, ipPacket, vector
 from tsrt.tunnel.counters import TunnelCounters
 from tsrt.tunnel.handshake import TransportKeys
@@ -156,7 +157,9 @@ class OpenTests(SynchronousTestCase):
 
     def test_forgeryWithFarCounter(self) -> None:
         """A forged counter from the far future does not move the window."""
-        messages = self.initiator.seal([ipPacket(n) for n in range(3)], _MTU)
+        messages = messagesOf(
+            self.initiator.seal([ipPacket(n) for n in range(3)], _MTU)
+        )
         far = messages[0][:8] + (1 << 50).to_bytes(8, "little") + messages[0][16:]
         self.assertEqual(len(self.open([far, *messages])), 3)
 
@@ -167,7 +170,7 @@ class OpenTests(SynchronousTestCase):
         for seed in range(5):
             _, self.responder = pair()
             random = Random(seed)
-            shuffled = messages + random.sample(messages, 100)
+            shuffled = [*messages, *random.sample(messages, 100)]
             random.shuffle(shuffled)
             got: list[bytes] = []
             while shuffled:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import itertools
 import socket as systemSocket
+from functools import partial
 
 from twisted.internet import error
 from twisted.internet import reactor as realReactor
@@ -423,7 +424,7 @@ class TrafficTests(SocketTestCase):
         ):
             before = socket.counters.snapshot()
             told = len(unreachable)
-            socket._writers[4] = failing(number)
+            socket._senders[4] = partial(sendVia, failing(number))
             self.assertFalse(socket.send([b"1", b"2", b"3"], address))
             after = socket.counters.snapshot()
             changed = {name: after[name] - before[name] for name in after}
@@ -436,9 +437,9 @@ class TrafficTests(SocketTestCase):
     def test_strangeSource(self) -> None:
         """A source that is no address is counted, not fatal."""
         socket = self.socket()
-        socket._received(b"x", ("nonsense", 1))
-        socket._received(b"y", ("fe80::1%eth0", 1))
-        socket._received(b"z", ("::ffff:192.0.2.7", 1))
+        socket._received(("nonsense", 1), b"x")
+        socket._received(("fe80::1%eth0", 1), b"y")
+        socket._received(("::ffff:192.0.2.7", 1), b"z")
         elapse(self.clock, 0)
         self.assertEqual(socket.counters.unhandled, 1)
         self.assertEqual(
@@ -457,7 +458,7 @@ class TrafficTests(SocketTestCase):
     def test_nothingAfterTheStop(self) -> None:
         """What came just before the stop is not handed on after it."""
         socket = self.socket()
-        socket._received(b"x", ("192.0.2.2", 9))
+        socket._received(("192.0.2.2", 9), b"x")
         self.stop(socket)
         elapse(self.clock, 1)
         self.assertEqual(self.datagrams, [])
@@ -478,7 +479,9 @@ class SendViaTests(SynchronousTestCase):
             taken.append(datagram)
 
         batch = [b"a", b"long", b"bc", b"bad", b"d"]
-        return sendVia(write, batch, ("x", 1)), taken
+        outcome = sendVia(write, batch, ("x", 1))
+        told = (outcome.sent, outcome.size, outcome.tooLong, outcome.error)
+        return told, taken
 
     def test_tooLong(self) -> None:
         """A long datagram is passed over, whoever says that it is long."""

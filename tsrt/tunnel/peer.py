@@ -7,12 +7,20 @@ other's way: both nodes may start at once, and one session or two come of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 from attrs import frozen
 
 from tsrt.crypto.hashes import x25519
+from tsrt.dataplane.runs import (
+    Arrived,
+    Outgoing,
+    Received,
+    Sealed,
+    countOf,
+    packetsOf,
+)
 from tsrt.errors import WireError
 from tsrt.tunnel.cookies import CookieJar
 from tsrt.tunnel.counters import TunnelCounters
@@ -150,7 +158,7 @@ class PeerTunnel:
 
     # -- outgoing ----------------------------------------------------------
 
-    def send(self, packets: list[bytes], now: float) -> list[bytes]:
+    def send(self, items: Sequence[Outgoing], now: float) -> list[Sealed]:
         """
         Seal packets, or let them wait for a session.
 
@@ -158,32 +166,34 @@ class PeerTunnel:
         """
         session = self._sessions.usable(now)
         if session is None:
-            self._enqueue(packets)
-            return self._initiate(now)
-        if len(packets) > session.room:
-            room = session.room
+            self._enqueue(packetsOf(items))
+            return [*self._initiate(now)]
+        count, room = countOf(items), session.room
+        if count > room:
+            packets = packetsOf(items)
             self._enqueue(packets[room:])
-            packets = packets[:room]
-        if not packets:
-            return self._initiate(now)
-        self._context.counters.packetsSent += len(packets)
-        return self._seal(session, packets, now, True)
+            items = [*packets[:room]]
+            count = room
+        if not items:
+            return [*self._initiate(now)]
+        self._context.counters.packetsSent += count
+        return self._seal(session, items, now, True)
 
-    def sendKeepalive(self, now: float) -> list[bytes]:
+    def sendKeepalive(self, now: float) -> list[Sealed]:
         """
         Send an empty message, or start the handshake that will end in one.
         """
         session = self._sessions.usable(now)
         if session is None or not session.room:
-            return self._initiate(now)
+            return [*self._initiate(now)]
         self._context.counters.keepalivesSent += 1
         return self._seal(session, [b""], now, False)
 
     def _seal(
-        self, session: Session, packets: list[bytes], now: float, isData: bool
-    ) -> list[bytes]:
+        self, session: Session, items: Sequence[Outgoing], now: float, isData: bool
+    ) -> list[Sealed]:
         """Seal, and see whether the session is due for renewal."""
-        messages = session.seal(packets, self._context.mtu)
+        messages = session.seal(items, self._context.mtu)
         self._sentBytes += sum(map(len, messages))
         self.timers.sent(now, isData)
         if session.sendCounter > REKEY_AFTER_MESSAGES or (
@@ -201,7 +211,7 @@ class PeerTunnel:
             del queue[:excess]
             self._context.counters.droppedQueueFull += excess
 
-    def _flush(self, now: float) -> list[bytes]:
+    def _flush(self, now: float) -> list[Sealed]:
         """Send what waited, now that there is a session."""
         packets, self._queue = self._queue, []
         return self.send(packets, now) if packets else []
@@ -243,8 +253,8 @@ class PeerTunnel:
     # -- incoming ----------------------------------------------------------
 
     def receiveData(
-        self, index: bytes, datagrams: list[bytes], now: float
-    ) -> tuple[list[bytes], list[bytes], bool]:
+        self, index: bytes, items: Sequence[Received], now: float
+    ) -> tuple[list[Arrived], list[Sealed], bool]:
         """
         Take a run of transport messages that all carry one of our indices.
 
@@ -254,19 +264,19 @@ class PeerTunnel:
         counters = self._context.counters
         session = self._sessions.find(index)
         if session is None:
-            counters.droppedUnknownIndex += len(datagrams)
+            counters.droppedUnknownIndex += countOf(items)
             return [], [], False
         if now - session.createdAt >= REJECT_AFTER_TIME:
-            counters.droppedExpired += len(datagrams)
+            counters.droppedExpired += countOf(items)
             return [], [], False
-        packets, authentic = session.open(datagrams, counters)
+        packets, authentic = session.open(items, counters)
         if not authentic:
             return [], [], False
-        counters.packetsReceived += len(packets)
+        counters.packetsReceived += countOf(packets)
         self._receivedBytes += authentic
         self.lastReceived = now
         self.timers.received(now, bool(packets))
-        replies: list[bytes] = []
+        replies: list[Sealed] = []
         if session is self._sessions.next:
             self._confirm(now)
             replies = self._flush(now)
@@ -275,7 +285,7 @@ class PeerTunnel:
             and session.isInitiator
             and now - session.createdAt >= REKEY_ON_RECEIVE
         ):
-            replies = self._initiate(now)
+            replies = [*self._initiate(now)]
         return packets, replies, True
 
     def receiveInitiation(
@@ -319,7 +329,7 @@ class PeerTunnel:
         self.timers.sent(now, False)
         return [self._sign(body, now)]
 
-    def receiveResponse(self, response: bytes, now: float) -> list[bytes]:
+    def receiveResponse(self, response: bytes, now: float) -> list[Sealed]:
         """
         Complete the handshake that we started.
 
@@ -370,13 +380,13 @@ class PeerTunnel:
 
     # -- time ----------------------------------------------------------------
 
-    def tick(self, now: float) -> list[bytes]:
+    def tick(self, now: float) -> list[Sealed]:
         """
         Do what is due.
 
         @return: messages to send.
         """
-        messages: list[bytes] = []
+        messages: list[Sealed] = []
         for event in self.timers.expire(now):
             if event is TimerEvent.RETRANSMIT:
                 messages += self._initiate(now, isRetry=True)

@@ -8,18 +8,24 @@ objects live as long as the session; nothing else is made per packet.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
+from tsrt.dataplane.choice import TIER
+from tsrt.dataplane.coalesce import coalesce
+from tsrt.dataplane.interface import Tier
+from tsrt.dataplane.runs import (
+    WORTH_JOINING,
+    Arrived,
+    DatagramRun,
+    Outgoing,
+    Received,
+    Sealed,
+    joinEqual,
+)
 from tsrt.tunnel.counters import TunnelCounters
 from tsrt.tunnel.handshake import TransportKeys
 from tsrt.tunnel.replay import ReplayWindow
-from tsrt.wire.wireguard import (
-    MIN_TRANSPORT_LENGTH,
-    TRANSPORT_HEADER_LENGTH,
-    TRANSPORT_PREFIX,
-)
+from tsrt.wire.wireguard import MIN_TRANSPORT_LENGTH, TRANSPORT_PREFIX
 
 REKEY_AFTER_MESSAGES = 1 << 60
 """From this counter on a session is due for renewal, whoever started it."""
@@ -27,14 +33,8 @@ REKEY_AFTER_MESSAGES = 1 << 60
 REJECT_AFTER_MESSAGES = (1 << 64) - (1 << 13) - 1
 """The first counter that may not be used any more."""
 
-_NONCE_PREFIX = bytes(4)
-_nonceOf = struct.Struct("<4xQ").pack
 _counterOf = struct.Struct("<8xQ").unpack_from
-# The first byte of an IP packet, and what IPv4 has for a total length; IPv6 has
-# its payload length elsewhere.
-_headOf = struct.Struct(">BxH").unpack_from
-_payloadLengthOf = struct.Struct(">4xH").unpack_from
-_PADDING = [bytes(-size % 16) for size in range(16)]
+_counterAt = struct.Struct("<Q").unpack_from
 
 
 class Session:
@@ -43,9 +43,9 @@ class Session:
     """
 
     __slots__ = (
-        "_decrypt",
-        "_encrypt",
+        "_opener",
         "_prefix",
+        "_sealer",
         "_window",
         "createdAt",
         "index",
@@ -61,14 +61,16 @@ class Session:
         remoteIndex: bytes,
         isInitiator: bool,
         now: float,
+        tier: Tier = TIER,
     ) -> None:
         """
         @param index: the receiver index that our peer puts on messages to us.
         @param remoteIndex: the one that we put on messages to the peer.
         @param isInitiator: whether we sent the initiation.
+        @param tier: does the work.
         """
-        self._encrypt = ChaCha20Poly1305(keys.send).encrypt
-        self._decrypt = ChaCha20Poly1305(keys.receive).decrypt
+        self._sealer = tier.sealer(keys.send)
+        self._opener = tier.opener(keys.receive)
         self._prefix = TRANSPORT_PREFIX + remoteIndex
         self._window = ReplayWindow()
         self.index = index
@@ -82,37 +84,36 @@ class Session:
         """How many messages may still be sent."""
         return max(REJECT_AFTER_MESSAGES - self.sendCounter, 0)
 
-    def seal(self, packets: list[bytes], mtu: int) -> list[bytes]:
+    def seal(self, items: Sequence[Outgoing], mtu: int) -> list[Sealed]:
         """
         Make transport messages of inner packets; an empty one is a keep-alive.
 
         Each is padded with zeros to a multiple of 16, but not beyond the MTU.
 
-        @param packets: not more than L{room}.
+        @param items: not more packets than L{room}.
         """
-        counter = self.sendCounter
-        encrypt = self._encrypt
-        prefix = self._prefix
-        sealed = []
-        for packet in packets:
-            size = len(packet)
-            rest = size & 15
-            if rest:
-                if size + 16 - rest <= mtu:
-                    packet += _PADDING[rest]
-                elif size < mtu:
-                    packet += bytes(mtu - size)
-            number = counter.to_bytes(8, "little")
-            sealed.append(
-                prefix + number + encrypt(_NONCE_PREFIX + number, packet, None)
-            )
-            counter += 1
-        self.sendCounter = counter
+        sealer, prefix = self._sealer, self._prefix
+        sealed: list[Sealed] = []
+        packets: list[bytes] = []
+        for item in items:
+            if isinstance(item, bytes):
+                packets.append(item)
+                continue
+            if packets:
+                sealed += sealer.seal(packets, prefix, self.sendCounter, mtu)
+                self.sendCounter += len(packets)
+                packets = []
+            run = sealer.sealRun(item, prefix, self.sendCounter, mtu)
+            self.sendCounter += run.count
+            sealed.append(run)
+        if packets:
+            sealed += sealer.seal(packets, prefix, self.sendCounter, mtu)
+            self.sendCounter += len(packets)
         return sealed
 
     def open(
-        self, datagrams: list[bytes], counters: TunnelCounters
-    ) -> tuple[list[bytes], int]:
+        self, items: Sequence[Received], counters: TunnelCounters
+    ) -> tuple[list[Arrived], int]:
         """
         Take the inner packets out of transport messages for this session.
 
@@ -123,9 +124,69 @@ class Session:
             messages had together, keep-alives included (so that it is 0 only
             if none was authentic).
         """
+        arrived: list[Arrived] = []
+        authentic = 0
+        datagrams: list[bytes] = []
+        if len(items) >= WORTH_JOINING:
+            # What comes by a relay comes one by one.
+            items = joinEqual(items)
+        for item in items:
+            if isinstance(item, bytes):
+                datagrams.append(item)
+                continue
+            if datagrams:
+                authentic += self._openEach(datagrams, arrived, counters)
+                datagrams = []
+            authentic += self._openRun(item, arrived, counters)
+        if datagrams:
+            authentic += self._openEach(datagrams, arrived, counters)
+        return arrived, authentic
+
+    def _openRun(
+        self, run: DatagramRun, arrived: list[Arrived], counters: TunnelCounters
+    ) -> int:
+        """
+        Open messages of which it is likely that they are in order.
+
+        @return: the bytes of the authentic ones.
+        """
         window = self._window
-        decrypt = self._decrypt
-        packets: list[bytes] = []
+        count = run.count
+        at = authentic = 0
+        while at < count:
+            start = at * run.size
+            rest = len(run) - start
+            if rest < MIN_TRANSPORT_LENGTH:
+                break
+            (counter,) = _counterAt(run.data, start + 8)
+            # All that are newer than the newest are fresh; without an end to
+            # what may be sent they would be.
+            if counter <= window.newest or counter + count > REJECT_AFTER_MESSAGES:
+                break
+            opened = self._opener.openRun(run, at, counter)
+            if not opened.taken:
+                break
+            window.markRun(counter, counter + opened.taken - 1)
+            counters.keepalivesReceived += opened.keepalives
+            counters.droppedInner += opened.dropped
+            arrived += opened.items
+            authentic += min(opened.taken * run.size, rest)
+            at += opened.taken
+        if at < count:
+            authentic += self._openEach(run.datagrams(at), arrived, counters)
+        return authentic
+
+    def _openEach(
+        self, datagrams: list[bytes], arrived: list[Arrived], counters: TunnelCounters
+    ) -> int:
+        """
+        Open messages one by one.
+
+        @return: the bytes of the authentic ones.
+        """
+        window = self._window
+        open_ = self._opener.open
+        plaintexts: list[bytes] = []
         authentic = 0
         # A run of messages in order is marked in the window as a whole: all
         # counters from `runStart` up to, but not including, `expected`.
@@ -144,11 +205,8 @@ class Session:
                 if counter >= REJECT_AFTER_MESSAGES or not window.isFresh(counter):
                     counters.droppedReplay += 1
                     continue
-            try:
-                packet = decrypt(
-                    _nonceOf(counter), datagram[TRANSPORT_HEADER_LENGTH:], None
-                )
-            except InvalidTag:
+            plaintext = open_(datagram, counter)
+            if plaintext is None:
                 counters.droppedUnauthentic += 1
                 continue
             authentic += size
@@ -157,24 +215,13 @@ class Session:
             else:
                 window.mark(counter)
                 runStart = expected = window.newest + 1
-            size -= MIN_TRANSPORT_LENGTH
-            if not size:
-                counters.keepalivesReceived += 1
-                continue
-            if size < 20:
-                counters.droppedInner += 1
-                continue
-            first, length = _headOf(packet)
-            if first >> 4 == 6 and size >= 40:
-                length = _payloadLengthOf(packet)[0] + 40
-            elif first >> 4 != 4:
-                length = 0
-            if length == size:
-                packets.append(packet)
-            elif 20 <= length < size:
-                packets.append(packet[:length])
+            if plaintext:
+                plaintexts.append(plaintext)
             else:
-                counters.droppedInner += 1
+                counters.keepalivesReceived += 1
         if expected > runStart:
             window.markRun(runStart, expected - 1)
-        return packets, authentic
+        items, dropped = coalesce(plaintexts)
+        counters.droppedInner += dropped
+        arrived += items
+        return authentic

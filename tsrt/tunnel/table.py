@@ -5,9 +5,11 @@ All tunnels of a node: who is a peer, whose message is this, who is due when.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
+from tsrt.dataplane.runs import Arrived, DatagramRun, Outgoing, Sealed, countOf
+from tsrt.dataplane.runs import Received as Incoming
 from tsrt.errors import WireError
 from tsrt.keys import NodeKey
 from tsrt.tunnel.cookies import CookieChecker
@@ -46,9 +48,9 @@ class Received:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.packets: list[tuple[bytes, list[bytes]]] = []
+        self.packets: list[tuple[bytes, list[Arrived]]] = []
         """Inner packets by public key of the sender, in order of arrival."""
-        self.replies: list[tuple[bytes, list[bytes]]] = []
+        self.replies: list[tuple[bytes, list[Sealed]]] = []
         """Messages to send to peers, by public key."""
         self.toSource: list[bytes] = []
         """Messages to send to where the batch came from: cookie replies."""
@@ -196,7 +198,9 @@ class TunnelTable:
 
     # -- packets -------------------------------------------------------------
 
-    def send(self, public: bytes, packets: list[bytes], now: float) -> list[bytes]:
+    def send(
+        self, public: bytes, packets: Sequence[Outgoing], now: float
+    ) -> list[Sealed]:
         """
         Seal packets for a peer.
 
@@ -206,7 +210,7 @@ class TunnelTable:
         """
         peer = self._peers.get(public)
         if peer is None:
-            self._context.counters.droppedUnknownPeer += len(packets)
+            self._context.counters.droppedUnknownPeer += countOf(packets)
             return []
         if not packets:
             return []
@@ -215,7 +219,7 @@ class TunnelTable:
             self._schedule(peer)
         return messages
 
-    def receive(self, datagrams: list[bytes], source: bytes, now: float) -> Received:
+    def receive(self, items: Sequence[Incoming], source: bytes, now: float) -> Received:
         """
         Take a batch of datagrams that came from one place.
 
@@ -223,19 +227,32 @@ class TunnelTable:
             same place; it decides about cookies and rates only.
         """
         received = Received()
-        count = len(datagrams)
+        count = len(items)
         position = 0
         while position < count:
-            datagram = datagrams[position]
+            datagram = items[position]
+            if isinstance(datagram, DatagramRun):
+                prefix = datagram.prefix
+                if prefix.startswith(TRANSPORT_PREFIX):
+                    self._receiveData(prefix[4:], [datagram], now, received)
+                    position += 1
+                else:
+                    items = [
+                        *items[:position],
+                        *datagram.datagrams(),
+                        *items[position + 1 :],
+                    ]
+                    count = len(items)
+                continue
             kind = datagram[:4]
             if kind == TRANSPORT_PREFIX:
                 prefix = datagram[:8]
                 end = position + 1
-                while end < count and datagrams[end][:8] == prefix:
+                while end < count and _prefixOf(items[end]) == prefix:
                     end += 1
-                run = datagrams
+                run = items
                 if end - position < count:
-                    run = datagrams[position:end]
+                    run = items[position:end]
                 self._receiveData(prefix[4:], run, now, received)
                 position = end
                 continue
@@ -254,12 +271,12 @@ class TunnelTable:
         return received
 
     def _receiveData(
-        self, index: bytes, run: list[bytes], now: float, received: Received
+        self, index: bytes, run: Sequence[Incoming], now: float, received: Received
     ) -> None:
         """Take transport messages that carry the same index."""
         peer = self._context.indices.find(index)
         if peer is None:
-            self._context.counters.droppedUnknownIndex += len(run)
+            self._context.counters.droppedUnknownIndex += countOf(run)
             return
         packets, replies, isAuthentic = peer.receiveData(index, run, now)
         if not isAuthentic:
@@ -286,7 +303,7 @@ class TunnelTable:
             return
         replies = peer.receiveInitiation(initiation, now)
         if replies:
-            self._heard(peer, replies, received)
+            self._heard(peer, [*replies], received)
 
     def _receiveResponse(
         self, message: bytes, source: bytes, now: float, received: Received
@@ -337,7 +354,7 @@ class TunnelTable:
         return True
 
     def _heard(
-        self, peer: PeerTunnel, replies: list[bytes], received: Received
+        self, peer: PeerTunnel, replies: list[Sealed], received: Received
     ) -> None:
         """A peer was heard: note it, its replies, and its timers."""
         if peer.public not in received.heard:
@@ -361,14 +378,14 @@ class TunnelTable:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def tick(self, now: float) -> list[tuple[bytes, list[bytes]]]:
+    def tick(self, now: float) -> list[tuple[bytes, list[Sealed]]]:
         """
         Do what is due, for at most L{TICK_BATCH} peers.
 
         @return: messages to send, by public key of the peer.
         """
         heap = self._heap
-        work: list[tuple[bytes, list[bytes]]] = []
+        work: list[tuple[bytes, list[Sealed]]] = []
         served = 0
         while heap and heap[0][0] <= now and served < TICK_BATCH:
             at, _, peer = heapq.heappop(heap)
@@ -397,3 +414,8 @@ class TunnelTable:
             valid = [entry for entry in self._heap if entry[0] == entry[2].scheduledAt]
             heapq.heapify(valid)
             self._heap[:] = valid
+
+
+def _prefixOf(item: Incoming) -> bytes:
+    """Type and index of a message; nothing of a run."""
+    return item[:8] if isinstance(item, bytes) else b""

@@ -1,55 +1,60 @@
 """
-One UDP port of one address family, kept open whatever happens to it.
+UDP ports of one address family, whatever the reactor has for them.
 """
 
 from __future__ import annotations
 
 import errno
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import (
     IListeningPort,
-    IReactorSocket,
+    IReactorFDSet,
     IReactorUDP,
     IUDPTransport,
 )
 from twisted.internet.protocol import DatagramProtocol
 
-from tsrt.underlay.sockopts import enlargeBuffers, ignoreICMPErrors
+from tsrt.dataplane.runs import Received, Sealed, messagesOf
+from tsrt.underlay.batchport import Address, BatchPort, SendOutcome, bindPort
 
 MAX_DATAGRAM = 65535
 """Bytes of the largest datagram that is read whole."""
 
-Writer = Callable[[bytes, tuple[str, int]], object]
+Writer = Callable[[bytes, Address], object]
 """Sends a datagram to an address; raises C{OSError} if it cannot."""
+
+Sender = Callable[[Sequence[Sealed], Address], SendOutcome]
+"""Sends datagrams and runs of them to an address."""
 
 
 class FamilyProtocol(DatagramProtocol):
-    """Hands on what comes by one port."""
+    """
+    Hands on what comes by one port of a reactor, datagram by datagram.
+
+    @ivar port: that port, once it is open.
+    """
 
     noisy = False
 
     def __init__(
         self,
-        received: Callable[[bytes, tuple[str, int]], None],
+        received: Callable[[Address, bytes], None],
         refused: Callable[[], None],
-        stopped: Callable[[FamilyProtocol], None],
+        stopped: Callable[[object], None],
     ) -> None:
-        """
-        @param received: called with each datagram and where it is from.
-        @param refused: called when the system tells of an ICMP error.
-        @param stopped: called when the port is closed, by whomever.
-        """
+        """See L{openPort}."""
         self._received = received
         self._refused = refused
         self._stopped = stopped
+        self.port: object = None
 
     def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """See L{DatagramProtocol}."""
-        self._received(datagram, addr)
+        self._received(addr, datagram)
 
     def connectionRefused(self) -> None:
         """See L{DatagramProtocol}."""
@@ -57,63 +62,45 @@ class FamilyProtocol(DatagramProtocol):
 
     def stopProtocol(self) -> None:
         """See L{DatagramProtocol}."""
-        self._stopped(self)
+        self._stopped(self.port)
 
 
 def openPort(
     reactor: IReactorUDP,
-    protocol: FamilyProtocol,
+    arrived: Callable[[Address, list[Received]], None],
+    received: Callable[[Address, bytes], None],
+    refused: Callable[[], None],
+    stopped: Callable[[object], None],
     family: int,
     port: int,
     address: str = "",
-) -> IListeningPort:
+) -> tuple[IListeningPort, Sender]:
     """
-    Open a UDP port.
+    Open a UDP port: one for whole runs of datagrams where the reactor watches
+    sockets, an ordinary one of the reactor's elsewhere.
 
-    @param family: 4 or 6.  An IPv6 port takes no IPv4 datagrams, so that both
-        families can have the same number.
+    @param arrived: called with an address, and all that a read event brought
+        from it, in order.
+    @param received: called instead with each datagram, where that is not known.
+    @param refused: called when the system tells of an ICMP error.
+    @param stopped: called with the port when it is closed, by whomever.
+    @param family: 4 or 6.
     @param port: the number, or 0 for a free one.
     @param address: one of the machine's of that family; by default all.
+    @return: the port, and what sends from it.
     @raise CannotListenError: when the port, or the family, is not to be had.
     """
-    if family == 4:
-        listening: IListeningPort = reactor.listenUDP(
-            port, protocol, address, MAX_DATAGRAM
-        )
-    elif IReactorSocket.providedBy(reactor):
-        listening = _openIPv6(IReactorSocket(reactor), protocol, port, address or "::")
-    else:
-        listening = reactor.listenUDP(port, protocol, address or "::", MAX_DATAGRAM)
-    handle = _handleOf(listening)
-    if handle is not None:
-        enlargeBuffers(handle)
-        ignoreICMPErrors(handle)
-    return listening
-
-
-def _openIPv6(
-    reactor: IReactorSocket, protocol: FamilyProtocol, port: int, address: str
-) -> IListeningPort:
-    """
-    Twisted's own IPv6 ports take IPv4 as well on most systems, and then cannot
-    have the number of an IPv4 port.
-    """
-    try:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise CannotListenError(address, port, error) from error
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((address, port))
-        return reactor.adoptDatagramPort(
-            sock.fileno(), socket.AF_INET6, protocol, MAX_DATAGRAM
-        )
-    except OSError as error:
-        raise CannotListenError(address, port, error) from error
-    finally:
-        # The reactor has made a copy of its own.
-        sock.close()
+    if IReactorFDSet.providedBy(reactor):
+        sock = bindPort(family, port, address)
+        batch = BatchPort(IReactorFDSet(reactor), sock, arrived, refused, stopped)
+        batch.startListening()
+        return batch, batch.send
+    protocol = FamilyProtocol(received, refused, stopped)
+    where = address or ("" if family == 4 else "::")
+    listening: IListeningPort = reactor.listenUDP(port, protocol, where, MAX_DATAGRAM)
+    protocol.port = listening
+    write = IUDPTransport(listening).write
+    return listening, partial(sendVia, write)
 
 
 def closePort(port: IListeningPort) -> Deferred[None]:
@@ -122,52 +109,31 @@ def closePort(port: IListeningPort) -> Deferred[None]:
     return succeed(None) if stopping is None else stopping
 
 
-def _handleOf(port: IListeningPort) -> socket.socket | None:
-    """The socket of a port on a real network."""
-    handle = getattr(port, "getHandle", lambda: None)()
-    return handle if isinstance(handle, socket.socket) else None
-
-
-def writerOf(port: IListeningPort) -> Writer:
+def sendVia(write: Writer, items: Sequence[Sealed], address: Address) -> SendOutcome:
     """
-    How to send from a port.
+    Send datagrams to one address, one by one; see L{BatchPort.send}.
 
-    On the hot path this is the socket's own method: the transport's looks at
-    each address anew to find out what it is, for longer than the rest takes.
+    @param write: sends one; raises C{OSError} if it cannot.
     """
-    handle = _handleOf(port)
-    if handle is not None:
-        return handle.sendto
-    return IUDPTransport(port).write
-
-
-def sendVia(
-    write: Writer, datagrams: list[bytes], address: tuple[str, int]
-) -> tuple[int, int, int, int]:
-    """
-    Send datagrams to one address.
-
-    @return: how many the system took, their bytes, how many were too long for
-        it, and the error number with which it took no more, or 0; -1 if there
-        is no number.
-    """
-    sent = size = tooLong = 0
-    for datagram in datagrams:
+    outcome = SendOutcome()
+    for datagram in messagesOf(items):
         try:
             write(datagram, address)
         except MessageLengthError:
             # Others may be shorter.
-            tooLong += 1
+            outcome.tooLong += 1
             continue
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
-                tooLong += 1
+                outcome.tooLong += 1
                 continue
             # Whatever it is (no route, a firewall, no buffer), the next would
             # fare no better, and a datagram may get lost at any time.
-            return sent, size, tooLong, error.errno or -1
+            outcome.error = error.errno or -1
+            break
         except Exception:
-            return sent, size, tooLong, -1
-        sent += 1
-        size += len(datagram)
-    return sent, size, tooLong, 0
+            outcome.error = -1
+            break
+        outcome.sent += 1
+        outcome.size += len(datagram)
+    return outcome

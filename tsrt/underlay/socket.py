@@ -8,7 +8,7 @@ that a NAT makes for it, is the same for all only if the port is the same.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from twisted.application.service import Service
@@ -24,25 +24,31 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 
 from tsrt.addresses import AddrPort, formatAddress, fromMapped, parseAddress
+from tsrt.dataplane.runs import (
+    DatagramRun,
+    Received,
+    Sealed,
+    countOf,
+    datagramsOf,
+)
 from tsrt.errors import TSRTError, WireError
+from tsrt.underlay.batchport import Address, BatchPort
 from tsrt.underlay.counters import SocketCounters
 from tsrt.underlay.ports import (
-    FamilyProtocol,
-    Writer,
+    Sender,
     closePort,
     openPort,
-    sendVia,
-    writerOf,
 )
 from tsrt.wire.classify import Kind, splitByKind
+from tsrt.wire.wireguard import TRANSPORT_PREFIX
 
 _log = Logger(namespace="tsrt.underlay")
 
 DEFAULT_PORT = 41641
 """The port that is asked for when nothing else is said."""
 
-BATCH_LIMIT = 1024
-"""Datagrams that are kept until the end of a turn."""
+BATCH_LIMIT = 8192
+"""Datagrams that are kept until the end of a turn: a full window, and then some."""
 
 REOPEN_DELAY = 1.0
 """Seconds to wait before a port that was lost is opened again; twice as long
@@ -56,7 +62,7 @@ _CACHE_LIMIT = 4096
 STUNHandler = Callable[[bytes, AddrPort], object]
 """Takes a STUN datagram and where it is from."""
 
-DatagramHandler = Callable[[AddrPort, Kind, list[bytes]], object]
+DatagramHandler = Callable[[AddrPort, Kind, Sequence[Received]], object]
 """Takes datagrams of one kind and where they are from, all of one turn."""
 
 
@@ -142,15 +148,14 @@ class UnderlaySocket(Service):
         self._lost: set[int] = set()
         self._reopenDelay = REOPEN_DELAY
         self._ports: dict[int, IListeningPort] = {}
-        self._writers: dict[int, Writer] = {}
-        self._protocols: dict[int, FamilyProtocol] = {}
+        self._senders: dict[int, Sender] = {}
         self._closing: set[Deferred[None]] = set()
-        self._pending: dict[tuple[str, int], list[bytes]] = {}
+        self._pending: dict[Address, list[Received]] = {}
         self._pendingCount = 0
         self._flush: IDelayedCall | None = None
         self._reopening: IDelayedCall | None = None
-        self._packed: dict[tuple[str, int], AddrPort] = {}
-        self._texts: dict[AddrPort, tuple[str, int]] = {}
+        self._packed: dict[Address, AddrPort] = {}
+        self._texts: dict[AddrPort, Address] = {}
 
     # -- the service -------------------------------------------------------------
 
@@ -211,19 +216,22 @@ class UnderlaySocket(Service):
 
     def _openFamily(self, family: int, wanted: list[int]) -> None:
         for port in dict.fromkeys(wanted):
-            protocol = FamilyProtocol(
-                self._received, self._refused, partial(self._stopped, family)
-            )
             try:
-                listening = openPort(
-                    IReactorUDP(self._reactor), protocol, family, port, self._address
+                listening, sender = openPort(
+                    IReactorUDP(self._reactor),
+                    self._arrived,
+                    self._received,
+                    self._refused,
+                    partial(self._stopped, family),
+                    family,
+                    port,
+                    self._address,
                 )
             except CannotListenError as error:
                 self._cannotListen(family, port, error)
                 continue
             self._ports[family] = listening
-            self._protocols[family] = protocol
-            self._writers[4 if family == 4 else 16] = writerOf(listening)
+            self._senders[4 if family == 4 else 16] = sender
             self._lost.discard(family)
             self.errors.pop(family, None)
             return
@@ -262,8 +270,7 @@ class UnderlaySocket(Service):
 
     def _close(self) -> None:
         ports, self._ports = self._ports, {}
-        self._protocols.clear()
-        self._writers.clear()
+        self._senders.clear()
         for port in ports.values():
             closing = closePort(port)
             self._closing.add(closing)
@@ -273,13 +280,12 @@ class UnderlaySocket(Service):
     def _closed(self, closing: Deferred[None], result: None) -> None:
         self._closing.discard(closing)
 
-    def _stopped(self, family: int, protocol: FamilyProtocol) -> None:
+    def _stopped(self, family: int, port: object) -> None:
         """A port was closed; if not by us, it has to be opened again."""
-        if self._protocols.get(family) is not protocol:
+        if self._ports.get(family) is not port:
             return
-        del self._protocols[family]
         del self._ports[family]
-        del self._writers[4 if family == 4 else 16]
+        del self._senders[4 if family == 4 else 16]
         if self.running:
             _log.warn("the IPv{family} socket was lost", family=family)
             self._lost.add(family)
@@ -317,18 +323,28 @@ class UnderlaySocket(Service):
         """Whether a family (4 or 6) has a socket."""
         return family in self._ports
 
+    @property
+    def offloads(self) -> tuple[bool, bool]:
+        """
+        What the system does for us: joining what arrives, and cutting what is
+        written, into datagrams.
+        """
+        ports = [port for port in self._ports.values() if isinstance(port, BatchPort)]
+        return any(port.joins for port in ports), any(port.cuts for port in ports)
+
     # -- sending -----------------------------------------------------------------
 
-    def send(self, datagrams: list[bytes], destination: AddrPort) -> bool:
+    def send(self, items: Sequence[Sealed], destination: AddrPort) -> bool:
         """
         Send datagrams to one address; those that cannot go are counted.
 
         @return: whether the system took all of them.
         """
         counters = self.counters
-        write = self._writers.get(len(destination.address))
-        if write is None:
-            counters.droppedNoSocket += len(datagrams)
+        send = self._senders.get(len(destination.address))
+        count = countOf(items)
+        if send is None:
+            counters.droppedNoSocket += count
             return False
         address = self._texts.get(destination)
         if address is None:
@@ -336,13 +352,14 @@ class UnderlaySocket(Service):
                 self._texts.clear()
             address = (formatAddress(destination.address), destination.port)
             self._texts[destination] = address
-        sent, size, tooLong, error = sendVia(write, datagrams, address)
-        counters.sentPackets += sent
-        counters.sentBytes += size
-        if sent == len(datagrams):
+        outcome = send(items, address)
+        counters.sentPackets += outcome.sent
+        counters.sentBytes += outcome.size
+        if outcome.sent == count:
             return True
-        counters.droppedTooLong += tooLong
-        dropped = len(datagrams) - sent - tooLong
+        counters.droppedTooLong += outcome.tooLong
+        dropped = count - outcome.sent - outcome.tooLong
+        error = outcome.error
         if error in UNREACHABLE:
             counters.droppedUnreachable += dropped
             if self.onUnreachable is not None:
@@ -358,7 +375,15 @@ class UnderlaySocket(Service):
     def _refused(self) -> None:
         self.counters.refused += 1
 
-    def _received(self, datagram: bytes, address: tuple[str, int]) -> None:
+    def _arrived(self, address: Address, items: Sequence[Received]) -> None:
+        """A read event brought all this from one address."""
+        counters = self.counters
+        counters.receivedPackets += countOf(items)
+        counters.receivedBytes += sum(map(len, items))
+        self._handle(address, items)
+
+    def _received(self, address: Address, datagram: bytes) -> None:
+        """A read event brought this, and maybe more."""
         counters = self.counters
         counters.receivedPackets += 1
         counters.receivedBytes += len(datagram)
@@ -372,25 +397,27 @@ class UnderlaySocket(Service):
             return
         self._pending[address] = [datagram]
         if self._flush is None:
-            # A read event brings many datagrams, one call each: they are
-            # handed on together when it is over.
+            # They are handed on together when it is over.
             self._flush = self._reactor.callLater(0, self._handOn)
 
     def _handOn(self) -> None:
         self._flush = None
         pending, self._pending = self._pending, {}
         self._pendingCount = 0
-        for address, datagrams in pending.items():
-            source = self._source(address)
-            if source is None:
-                self.counters.unhandled += len(datagrams)
-                continue
-            try:
-                self._dispatch(source, datagrams)
-            except Exception:
-                _log.failure("datagrams could not be handled")
+        for address, items in pending.items():
+            self._handle(address, items)
 
-    def _source(self, address: tuple[str, int]) -> AddrPort | None:
+    def _handle(self, address: Address, items: Sequence[Received]) -> None:
+        source = self._source(address)
+        if source is None:
+            self.counters.unhandled += countOf(items)
+            return
+        try:
+            self._dispatch(source, items)
+        except Exception:
+            _log.failure("datagrams could not be handled")
+
+    def _source(self, address: Address) -> AddrPort | None:
         source = self._packed.get(address)
         if source is None:
             try:
@@ -403,12 +430,23 @@ class UnderlaySocket(Service):
             self._packed[address] = source
         return source
 
-    def _dispatch(self, source: AddrPort, datagrams: list[bytes]) -> None:
-        for kind, some in splitByKind(datagrams).items():
+    def _dispatch(self, source: AddrPort, items: Sequence[Received]) -> None:
+        for kind, some in _splitByKind(items).items():
             if kind is Kind.STUN and self.onSTUN is not None:
-                for datagram in some:
+                for datagram in datagramsOf(some):
                     self.onSTUN(datagram, source)
             elif kind is not Kind.STUN and self.onDatagrams is not None:
                 self.onDatagrams(source, kind, some)
             else:
-                self.counters.unhandled += len(some)
+                self.counters.unhandled += countOf(some)
+
+
+def _splitByKind(items: Sequence[Received]) -> dict[Kind, Sequence[Received]]:
+    """A batch, sorted by what to do with it; runs stay whole where they can."""
+    for item in items:
+        head = item.prefix if isinstance(item, DatagramRun) else item
+        if not head.startswith(TRANSPORT_PREFIX):
+            break
+    else:
+        return {Kind.WIREGUARD: items} if items else {}
+    return {**splitByKind(datagramsOf(items))}

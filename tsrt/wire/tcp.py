@@ -90,6 +90,8 @@ class Segment:
     @ivar start: offset in C{packet} of the first byte of the payload.
     @ivar end: offset in C{packet} just past the payload.
     @ivar window: the window field as sent, not scaled.
+    @ivar largest: bytes of payload in the largest of the segments that came as
+        this one.
     """
 
     __slots__ = (
@@ -97,6 +99,7 @@ class Segment:
         "destinationPort",
         "end",
         "flags",
+        "largest",
         "options",
         "packet",
         "seq",
@@ -117,7 +120,11 @@ class Segment:
         flags: int,
         window: int,
         options: Options = NO_OPTIONS,
+        largest: int = 0,
     ) -> None:
+        """
+        @param largest: 0 if it is one segment and no run of them.
+        """
         self.packet = packet
         self.start = start
         self.end = end
@@ -128,6 +135,7 @@ class Segment:
         self.flags = flags
         self.window = window
         self.options = options
+        self.largest = largest or end - start
 
     @property
     def payload(self) -> bytes:
@@ -285,7 +293,7 @@ class SegmentBuilder:
     the checksum have a constant part, which is made once here.
     """
 
-    __slots__ = ("_fixedSum", "_ip", "_ports", "overhead")
+    __slots__ = ("_ip", "_ports", "destination", "fixedSum", "overhead")
 
     def __init__(
         self,
@@ -300,13 +308,16 @@ class SegmentBuilder:
         """
         self._ip = HeaderTemplate(localAddress, remoteAddress, PROTOCOL_TCP)
         self._ports = struct.pack("!HH", localPort, remotePort)
-        self._fixedSum = (
+        self.destination = remoteAddress
+        """The packed address that the packets go to."""
+        self.fixedSum = (
             onesSum(localAddress)
             + onesSum(remoteAddress)
             + PROTOCOL_TCP
             + localPort
             + remotePort
         )
+        """The part of the checksum that no packet changes."""
         self.overhead = self._ip.length + HEADER_LENGTH
         """Bytes of both headers without TCP options."""
 
@@ -328,7 +339,7 @@ class SegmentBuilder:
         headerLength = HEADER_LENGTH + len(options)
         length = headerLength + len(payload)
         offsetFlags = headerLength << 10 | flags
-        total = self._fixedSum + length + seq + ack + offsetFlags + window
+        total = self.fixedSum + length + seq + ack + offsetFlags + window
         if options:
             total += onesSum(options)
         if payload:
@@ -342,6 +353,14 @@ class SegmentBuilder:
                 payload,
             )
         )
+
+    def front(self, length: int) -> bytes:
+        """
+        What a packet begins with: the IP header, and the ports.
+
+        @param length: bytes of the TCP header, its options and the payload.
+        """
+        return self._ip.header(length) + self._ports
 
     def buildRun(
         self,
@@ -364,10 +383,10 @@ class SegmentBuilder:
         headerLength = HEADER_LENGTH + len(options)
         size = len(payload)
         offsetFlags = headerLength << 10 | flags
-        fixed = self._fixedSum + ack + offsetFlags + window + onesSum(options)
+        fixed = self.fixedSum + ack + offsetFlags + window + onesSum(options)
         # The prefix of all segments but the last is the same bytes.
         full = headerLength + mss
-        prefix = self._ip.header(full) + self._ports
+        prefix = self.front(full)
         pack = _AFTER_PORTS.pack
         join = b"".join
         packets = []

@@ -1,0 +1,88 @@
+"""
+How fast connections are made, beside the real Go node, in the same run.
+
+TCP connections through the tunnel are opened and closed, one at a time and many at a
+time; and a first WireGuard handshake, both of its sides, is taken alone.  Needs
+C{make interop-build} and root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from typing import Any
+
+from benchmarks.ground import Ground, run
+from benchmarks.results import conclude, spread
+from benchmarks.tunnel import measureHandshakes
+
+PORT = 7
+WAYS = {"one at a time": 1, "32 at a time": 32}
+
+
+async def connects(
+    ground: Ground, ends: tuple[str, str], count: int, parallel: int
+) -> float:
+    """Connections a second."""
+    answer: dict[str, Any] = await ground.call(
+        ends[0],
+        "connects",
+        count=count,
+        parallel=parallel,
+        timeout=120,
+        **ground.target(ends[1], PORT),
+    )
+    return count / float(answer["seconds"])
+
+
+async def measure(ground: Ground, options: argparse.Namespace) -> None:
+    """Start the nodes, take turns, print."""
+    for name in ("go1", "go2"):
+        await ground.addGo(name)
+    for name in ("tsrt1", "tsrt2"):
+        await ground.addOurs(name)
+    for name in ground.nodes:
+        await ground.listen(name, PORT, "count")
+    pairs = {"go": ("go1", "go2"), "tsrt": ("tsrt1", "tsrt2")}
+    for ends in pairs.values():
+        await ground.untilDirect(*ends)
+        await connects(ground, ends, 100, 4)
+    found: dict[str, list[float]] = {}
+    for _ in range(options.rounds):
+        for way, parallel in WAYS.items():
+            for name, ends in pairs.items():
+                speed = await connects(ground, ends, options.count, parallel)
+                found.setdefault(f"{name}, {way}", []).append(speed)
+    handshake = measureHandshakes(300)
+    print(f"{'connections a second':<28}{'median':>8}{'least':>8}{'most':>8}")
+    for name, speeds in found.items():
+        median = statistics.median(speeds)
+        print(f"{name:<28}{median:>8.0f}{min(speeds):>8.0f}{max(speeds):>8.0f}")
+    print(f"WireGuard handshake, both sides: {handshake:.0f} us")
+    medians = {name: statistics.median(speeds) for name, speeds in found.items()}
+    conclude(
+        {
+            "connects_per_second": medians["tsrt, 32 at a time"]
+            / medians["go, 32 at a time"],
+            "connects_one_at_a_time": medians["tsrt, one at a time"]
+            / medians["go, one at a time"],
+        },
+        {
+            "connects_per_second": {k: spread(v) for k, v in found.items()},
+            "handshake_both_sides_microseconds": round(handshake),
+        },
+    )
+
+
+def main() -> int:
+    """Run it, or say why not."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--count", type=int, default=500, help="a turn")
+    options = parser.parse_args()
+    return run(lambda ground: measure(ground, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
