@@ -42,6 +42,9 @@ FEW, MANY = 10, 1000
 # As many as fit into the congestion window.
 SEGMENTS = 60
 
+LONE = 280
+"""Python calls that a lone segment cost once, both ends together."""
+
 
 def callsOf(action: Callable[[], object]) -> tuple[int, Counter[str]]:
     """
@@ -158,17 +161,34 @@ class WalkTests(SynchronousTestCase):
         """A thousand packets in: as many dear calls as for ten."""
         self.assertConstant(self.inbound(FEW), self.inbound(MANY))
 
-    def stream(self, segments: int) -> tuple[tuple[int, Counter[str]], ...]:
+    def connect(self) -> None:
+        """Let C{a} connect to C{b}."""
+        self.a._transmit = self.normally
+        self.client, self.server = Recorder(), Recorder()
+        self.listening = self.tailnet["b"].reactor.listenTCP(7, factoryFor(self.server))
+        connecting = self.tailnet["a"].clientEndpoint("b", 7)
+        self.tailnet.wait(connecting.connect(factoryFor(self.client)))
+
+    def disconnect(self) -> None:
+        """End the connection."""
+        self.client.transport.loseConnection()
+        self.tailnet.settle()
+        self.tailnet.wait(self.listening.stopListening())
+
+    def stream(
+        self, segments: int, size: int = 1200
+    ) -> tuple[tuple[int, Counter[str]], ...]:
         """
         Send segments of a stream from C{a} to C{b}.
 
+        @param size: bytes in each.
         @return: the calls of sending, and of receiving.
         """
         self.sent.clear()
         # Open the windows wide; they would close again in a pause.
         self.client.transport.write(bytes(2_000_000))
         pump(self.tailnet.clock, lambda: not queued(self.client))
-        data = b"s" * (1200 * segments)
+        data = b"s" * (size * segments)
 
         def send() -> None:
             self.client.transport.write(data)
@@ -187,11 +207,7 @@ class WalkTests(SynchronousTestCase):
 
     def test_tcp(self) -> None:
         """A stream's segments cost no more dear calls when there are more."""
-        self.a._transmit = self.normally
-        self.client, self.server = Recorder(), Recorder()
-        listening = self.tailnet["b"].reactor.listenTCP(7, factoryFor(self.server))
-        connecting = self.tailnet["a"].clientEndpoint("b", 7)
-        self.tailnet.wait(connecting.connect(factoryFor(self.client)))
+        self.connect()
         few, many = self.stream(FEW), self.stream(SEGMENTS)
         for less, more in zip(few, many, strict=True):
             for name, count in more[1].items():
@@ -199,9 +215,18 @@ class WalkTests(SynchronousTestCase):
             # The plain tier computes the checksums of each; all else is done
             # for all of them at once.
             self.assertLess(more[0] - less[0], 4 * (SEGMENTS - FEW))
-        self.client.transport.loseConnection()
-        self.tailnet.settle()
-        self.tailnet.wait(listening.stopListening())
+        self.disconnect()
+
+    def test_loneSegment(self) -> None:
+        """
+        A message of one byte leaves in the turn of its write, and costs both ends
+        together not many more calls than it always did.
+        """
+        self.connect()
+        self.stream(FEW)
+        costs = [sum(calls for calls, _ in self.stream(1, 1)) for _ in range(3)]
+        self.assertLess(min(costs), LONE * 3 // 2)
+        self.disconnect()
 
     def test_watcherSees(self) -> None:
         """The watch finds what it is to find."""
