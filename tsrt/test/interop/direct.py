@@ -20,6 +20,13 @@ from tsrt.test.interop.scenario import (
 PATIENCE = 3.0
 """Seconds within which a path has to become direct."""
 
+RESUME = 100.0
+"""
+Seconds within which a real node goes on to send after its path died.  Its timer
+doubles with each segment that is lost, and many are: it bursts into the relay's
+short queue.
+"""
+
 
 async def becomes(
     test: Any, node: Node, address: str, path: str, patience: float
@@ -97,7 +104,7 @@ class DirectMixin:
             self.reactor,
             lambda: len(gather.received) > min(here + MEGABYTE, size - 1),
             "it goes on by the relay",
-            patience=60,
+            patience=RESUME,
         )
         self.namespace.healUDP()
         await becomes(self, node, real[0], "direct", 20)

@@ -124,7 +124,7 @@ class ScenarioTestCase(TestCase):
     """
 
     skip = whySkip()
-    timeout = 180
+    timeout = 300
 
     controlURL: str
     authKey: str

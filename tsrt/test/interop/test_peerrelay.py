@@ -114,5 +114,5 @@ class PeerRelayTests(DevServersTestCase):
         )
         await self.daemon.stop()
         await becomes(self, node, real, "relay ", 20)
-        data = await gather.finished.addTimeout(150, self.reactor)
+        data = await gather.finished.addTimeout(200, self.reactor)
         self.assertEqual(digest(data), digest(pattern(9, size)))
