@@ -121,6 +121,8 @@ def _lastAcknowledgement(tcb: ControlBlock, segments: list[Segment], at: int) ->
     seq = segment.seq
     known = sender.una & MASK
     left = sender.high - sender.una
+    stamping = tcb.stamping
+    recent = tcb.recentStamp
     for index in range(at, len(segments)):
         segment = segments[index]
         size = (segment.ack - known) & MASK
@@ -128,9 +130,14 @@ def _lastAcknowledgement(tcb: ControlBlock, segments: list[Segment], at: int) ->
             segment.start != segment.end
             or segment.flags != ACK
             or segment.seq != seq
-            or segment.options is not NO_OPTIONS
             or not 0 < size <= left
         ):
+            break
+        options = segment.options
+        if stamping:
+            if options.sacks or _isOld(options.tsValue, recent):
+                break
+        elif options is not NO_OPTIONS:
             break
         known = segment.ack
         left -= size

@@ -28,7 +28,7 @@ from tsrt.wire.ip import (
     IPHeader,
     parseIP,
 )
-from tsrt.wire.tcp import Segment, parseTCP
+from tsrt.wire.tcp import NO_OPTIONS, Segment, parseTCP
 
 _PORTS = struct.Struct("!HH")
 _AFTER_PORTS = struct.Struct("!IIHH")
@@ -83,7 +83,10 @@ class Ingress:
         # verify, fall out.
         head = b""
         size = -1
-        cut = addresses = extra = sourcePort = destinationPort = 0
+        cut = start = addresses = extra = sourcePort = destinationPort = 0
+        tail = b""
+        words = 5
+        options = NO_OPTIONS
         group: list[Segment] = []
         unpack = _AFTER_PORTS.unpack_from
         for packet in items:
@@ -95,13 +98,14 @@ class Ingress:
             ):
                 seq, ack, bits, window = unpack(packet, cut)
                 if (
-                    bits >> 12 == 5
+                    bits >> 12 == words
+                    and packet[cut + 16 : start] == tail
                     and (onesSum(packet[addresses:]) + extra) % 65535 == 0
                 ):
                     group.append(
                         Segment(
                             packet,
-                            cut + 16,
+                            start,
                             size,
                             sourcePort,
                             destinationPort,
@@ -109,6 +113,7 @@ class Ingress:
                             ack,
                             bits & 0xFF,
                             window,
+                            options,
                         )
                     )
                     continue
@@ -123,8 +128,13 @@ class Ingress:
                     head = packet[:cut]
                     addresses = header.addresses
                     extra = PROTOCOL_TCP + size - header.start
-                    sourcePort = group[-1].sourcePort
-                    destinationPort = group[-1].destinationPort
+                    first = group[-1]
+                    sourcePort = first.sourcePort
+                    destinationPort = first.destinationPort
+                    options = first.options
+                    start = first.start
+                    tail = packet[cut + 16 : start]
+                    words = (start - header.start) >> 2
         for key, segments in groups.items():
             self._flows.arrive(key, segments, len(key) == 12, now)
 

@@ -19,9 +19,11 @@ class TCPOptions:
         only taken by data that arrives and is not read.
     @ivar receiveInitial: what the receive window starts with.
     @ivar selectiveAck: whether to offer SACK.
-    @ivar timestamps: whether to offer the timestamps option (RFC 7323).  Off
-        unless asked for: it takes 12 bytes of every packet, and old duplicates,
-        its other use, do not get through the replay check of the tunnel.
+    @ivar timestamps: whether to offer the timestamps option (RFC 7323).  It
+        takes 12 bytes of every packet.  Old duplicates, its one use, do not get
+        through the replay check of the tunnel; the other is worth it: a sender
+        whose path died learns from the first answer by another path how long a
+        round trip takes, and ends the doubling of its timer.
     @ivar noDelay: whether to begin with Nagle's algorithm off.
     @ivar delayedAck: how long an acknowledgement may wait for company.
     @ivar synRetries: how often a SYN is repeated before the peer counts as
@@ -45,7 +47,7 @@ class TCPOptions:
     receiveLimit: int = field(default=1 << 22, validator=validators.ge(2048))
     receiveInitial: int = field(default=65535, validator=validators.ge(1024))
     selectiveAck: bool = True
-    timestamps: bool = False
+    timestamps: bool = True
     noDelay: bool = False
     delayedAck: float = field(default=0.040, validator=validators.ge(0.0))
     synRetries: int = field(default=6, validator=validators.ge(0))

@@ -150,7 +150,7 @@ class ShortQueueTests(SynchronousTestCase):
         Slow start overruns the queue; that is repaired without the timer, and
         hardly anything is repeated that had arrived.
         """
-        for delay, queue, limit in ((0.01, 32, 1.75), (0.05, 48, 2.6)):
+        for delay, queue, limit in ((0.012, 32, 1.8), (0.045, 48, 2.6)):
             pair = self.carried(rate=1_250_000.0, delay=delay, queue=queue)
             state = pair.a._tcb.sender
             self.assertGreater(pair.there.dropped, 50)

@@ -179,10 +179,10 @@ class PlainTransferTests(TransferTests):
     needless = 120
 
 
-class StampedTransferTests(TransferTests):
-    """The same with timestamps."""
+class UnstampedTransferTests(TransferTests):
+    """The same without timestamps."""
 
-    options = TCPOptions(timestamps=True)
+    options = TCPOptions(timestamps=False)
 
 
 class ScheduleTests(SynchronousTestCase):
