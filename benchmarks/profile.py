@@ -25,9 +25,10 @@ from tsrt.dataplane.runs import ArrivedRun, DatagramRun, SealedRun, SegmentRun
 from tsrt.errors import NotSupported
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netstack.stack import Stack
+from tsrt.netstack.tcb import TIMESTAMPS_LENGTH
 from tsrt.underlay.batchport import BatchPort, bindPort
 from tsrt.wire.checksum import onesSum
-from tsrt.wire.tcp import ACK, PSH, SegmentBuilder
+from tsrt.wire.tcp import ACK, PSH, SegmentBuilder, parseOptions
 
 HERE, THERE = parseAddress("100.64.0.1"), parseAddress("100.64.0.2")
 MSS, COUNT = 1240, 48
@@ -112,7 +113,7 @@ def stacks(rounds: int) -> dict[str, float]:
         receiving.receive(sending.drain(now), now)
         sending.receive(receiving.drain(now), now)
         sink = listener.accept()
-    text = os.urandom(MSS * COUNT)
+    text = os.urandom((MSS - TIMESTAMPS_LENGTH) * COUNT)
     out = into = float("inf")
     for _ in range(rounds * 40):
         now += 0.001
@@ -141,6 +142,7 @@ def stacks(rounds: int) -> dict[str, float]:
                     item.ack,
                     flags,
                     item.window,
+                    parseOptions(item.options, 0, len(item.options)),
                 )
             )
             count += item.count
