@@ -233,7 +233,7 @@ class CompiledTier:
         """
         @raise ImportError: if there is no library that seals.
         """
-        self.library = loadLibrary()
+        loadLibrary()
         self._room = Room()
 
     def sealer(self, key: bytes) -> CompiledSealer:
