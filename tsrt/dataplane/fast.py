@@ -7,7 +7,6 @@ Sealing and opening stay with C{cryptography}, one message at a time.
 from __future__ import annotations
 
 import struct
-from itertools import repeat
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from tsrt.dataplane.plain import MASK, PlainOpener, PlainSealer, paddingOf
 from tsrt.dataplane.runs import Arrived, SealedRun, SegmentRun
 from tsrt.wire.checksum import onesSum
 from tsrt.wire.tcp import HEADER_LENGTH
-from tsrt.wire.wireguard import TRANSPORT_HEADER_LENGTH
 
 LEAST_SEGMENTS = 6
 """Segments of a run below which vectorising costs more than it saves."""
@@ -24,7 +22,6 @@ LEAST_SEGMENTS = 6
 DISPATCHED = 196
 """Segments that a run mostly has at most."""
 
-_NONCE_PREFIX = bytes(4)
 _WORD = np.dtype("<u4")
 _SWAP = 256
 """Little-endian words, multiplied, have the sum of big-endian ones modulo 65535."""
@@ -125,33 +122,7 @@ class FastSealer(PlainSealer):
         packets[:, cut + 12 : cut + 14] = (
             sums.astype(">u2").view(np.uint8).reshape(before, 2)
         )
-        numbers = [
-            number.to_bytes(8, "little") for number in range(counter, counter + before)
-        ]
-        encrypt = self._encrypt
-        buffers = [b""] * (2 * before + 2)
-        buffers[:-2:2] = [prefix + number for number in numbers]
-        buffers[1:-2:2] = map(
-            encrypt,
-            [_NONCE_PREFIX + number for number in numbers],
-            arena.rows[:before],
-            repeat(None),
-        )
-        last = builder.build(
-            (run.seq + end) & MASK,
-            ack,
-            run.flags | run.lastFlags,
-            window,
-            options,
-            payload[end:],
-        )
-        last += paddingOf(len(last), mtu)
-        number = (counter + before).to_bytes(8, "little")
-        buffers[-2] = prefix + number
-        buffers[-1] = encrypt(_NONCE_PREFIX + number, last, None)
-        whole = TRANSPORT_HEADER_LENGTH + len(buffers[1])
-        length = before * whole + TRANSPORT_HEADER_LENGTH + len(buffers[-1])
-        return SealedRun(buffers, whole, before + 1, length, 2)
+        return self._sealAll(run, arena.rows[:before], prefix, counter, mtu)
 
 
 def fastAlike(

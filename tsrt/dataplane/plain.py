@@ -5,6 +5,7 @@ The plain tier: Python and the AEAD of C{cryptography}.  The reference for the o
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from itertools import repeat
 
 from cryptography.exceptions import InvalidTag
@@ -12,13 +13,10 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from tsrt.dataplane.coalesce import coalesce
 from tsrt.dataplane.interface import Opened
-from tsrt.dataplane.runs import Arrived, DatagramRun, SealedRun, SegmentRun
+from tsrt.dataplane.runs import Arrived, Buffer, DatagramRun, SealedRun, SegmentRun
 from tsrt.wire.checksum import onesSum
 from tsrt.wire.tcp import HEADER_LENGTH
 from tsrt.wire.wireguard import TRANSPORT_HEADER_LENGTH
-
-TAG_LENGTH = 16
-"""Bytes that sealing adds to the plaintext."""
 
 _NONCE_PREFIX = bytes(4)
 MASK = 0xFFFFFFFF
@@ -69,7 +67,6 @@ class PlainSealer:
         self, run: SegmentRun, prefix: bytes, counter: int, mtu: int
     ) -> SealedRun:
         """See L{Sealer.sealRun<tsrt.dataplane.interface.Sealer.sealRun>}."""
-        encrypt = self._encrypt
         builder, options, window = run.builder, run.options, run.window
         payload, mss, seq, ack = run.payload, run.mss, run.seq, run.ack
         headerLength = HEADER_LENGTH + len(options)
@@ -92,6 +89,25 @@ class PlainSealer:
             tails = [options + piece + padding for piece in pieces]
         else:
             tails = pieces
+        packets = map(b"".join, zip(repeat(front), heads, tails))
+        return self._sealAll(run, packets, prefix, counter, mtu)
+
+    def _sealAll(
+        self,
+        run: SegmentRun,
+        packets: Iterable[Buffer],
+        prefix: bytes,
+        counter: int,
+        mtu: int,
+    ) -> SealedRun:
+        """
+        Make transport messages of all packets of a run.
+
+        @param packets: all but the last, with their padding; at least one.
+        """
+        encrypt = self._encrypt
+        before = run.count - 1
+        end = before * run.mss
         numbers = [
             number.to_bytes(8, "little") for number in range(counter, counter + before)
         ]
@@ -100,16 +116,16 @@ class PlainSealer:
         buffers[1:-2:2] = map(
             encrypt,
             [_NONCE_PREFIX + number for number in numbers],
-            map(b"".join, zip(repeat(front), heads, tails)),
+            packets,
             repeat(None),
         )
-        last = builder.build(
-            (seq + end) & MASK,
-            ack,
+        last = run.builder.build(
+            (run.seq + end) & MASK,
+            run.ack,
             run.flags | run.lastFlags,
-            window,
-            options,
-            payload[end:],
+            run.window,
+            run.options,
+            run.payload[end:],
         )
         last += paddingOf(len(last), mtu)
         number = (counter + before).to_bytes(8, "little")
