@@ -12,6 +12,7 @@ import sys
 
 _ETH_P_ALL = 3
 _OUTGOING = 4
+_BUFFER = 4 << 20
 _NUMBER = re.compile(rb"case#(\d{6})#")
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     """Watch until the process is ended."""
     # What the machine itself sends into the device is of no interest.
     watching = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+    watching.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     watching.bind((sys.argv[1], _ETH_P_ALL))
     print("watching", flush=True)
     while True:

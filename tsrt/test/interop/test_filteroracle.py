@@ -27,6 +27,7 @@ from tsrt.test.interop.test_devtailnet import DevServersTestCase
 
 POLICIES = 16
 PACKETS = 50
+ROUNDS = 4
 SEED = 20261124
 
 PORTS = (1, 22, 53, 80, 443, 1500, 65535)
@@ -256,9 +257,29 @@ class FilterOracleTests(DevServersTestCase):
         found.setLocal(Prefix.host(parseAddress(a)) for a in self.senders.real)
         return found
 
+    async def judged(self, cases: list[Case], port: int, expected: set[int]) -> None:
+        """
+        Send packets and return when the real node has judged them.
+
+        A path that changes, a short queue or a full buffer may lose a run of
+        packets.  Loss is no judgement: what is expected and has not come out is
+        sent again.  What comes out cannot have been lost, so this hides no
+        packet that the real node lets in and we would not.
+        """
+        for _ in range(ROUNDS):
+            for case in cases:
+                self.send(case)
+            # What was sent before these has been judged when they are there.
+            for sender in range(2):
+                await self.arrives(self.generator.mark(sender, port))
+            seen = self.seen()
+            cases = [each for each in cases if each.number in expected - seen]
+            if not cases:
+                return
+
     async def test_agreement(self) -> None:
         """Both let in the same packets, whatever the rules."""
-        generator = Generator(self.senders)
+        self.generator = generator = Generator(self.senders)
         wrong: list[str] = []
         admitted = 0
         for round in range(POLICIES):
@@ -268,19 +289,20 @@ class FilterOracleTests(DevServersTestCase):
             for sender in range(2):
                 await self.arrives(generator.mark(sender, port))
             cases = [generator.case() for _ in range(PACKETS)]
-            for case in cases:
-                self.send(case)
-            # What was sent before these has been judged when they are there.
-            for sender in range(2):
-                await self.arrives(generator.mark(sender, port))
-            seen = self.seen()
             ours = self.ourFilter()
-            for case in cases:
-                peer = bytes((case.sender,)) * 32
-                letIn = bool(ours.admit([case.packet], peer))
-                admitted += letIn
-                if letIn != (case.number in seen):
-                    wrong.append(f"{case.what}: we say {letIn}; {policy}")
+            letIn = {
+                case.number
+                for case in cases
+                if ours.admit([case.packet], bytes((case.sender,)) * 32)
+            }
+            admitted += len(letIn)
+            await self.judged(cases, port, letIn)
+            seen = self.seen()
+            wrong += [
+                f"{case.what}: we say {case.number in letIn}; {policy}"
+                for case in cases
+                if (case.number in letIn) != (case.number in seen)
+            ]
         self.assertEqual(wrong, [], "\n".join(wrong))
         # Chance has asked for both.
         total = POLICIES * PACKETS
