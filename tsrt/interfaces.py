@@ -66,6 +66,17 @@ class IStreamDialer(Interface):
         """
 
 
+class IReadListener(Interface):
+    """
+    A protocol that handles what came in one read as a whole.
+
+    Without a transport that tells it must do without.
+    """
+
+    def readOver() -> None:
+        """All that was read at once has been given to C{dataReceived}."""
+
+
 class ILoginPrompt(Interface):
     """Shows a person what they have to do to let the node in."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener, ITCPTransport
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -73,6 +73,8 @@ class UpgradeProtocol(Protocol):
     def connectionMade(self) -> None:
         """Send the request; with TLS it waits for the handshake by itself."""
         self._steps.begin(NOISE, self._where)
+        # A request must not wait until the one before was acknowledged.
+        ITCPTransport(self.transport).setTcpNoDelay(True)
         handshake = base64.b64encode(self._initiator.initiation()).decode("ascii")
         self._write(
             f"POST {self._path} HTTP/1.1\r\n"

@@ -42,6 +42,8 @@ class OpeningProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """See L{IProtocol}."""
+        # Packets must not wait until the relay has acknowledged those before.
+        ITCPTransport(self.transport).setTcpNoDelay(True)
         if not self._isTLS:
             self.opened()
 

@@ -27,6 +27,7 @@ from tsrt.derp.counters import RelayCounters
 from tsrt.derp.failures import RelayLost, RelayProtocolError, RelayTimeout
 from tsrt.derp.upgrade import Greeting
 from tsrt.errors import RelayError, WireError
+from tsrt.interfaces import IReadListener
 from tsrt.keys import NodeKey
 from tsrt.wire import derp
 from tsrt.wire.derp import FrameSplitter, FrameType, Restarting
@@ -95,7 +96,7 @@ class RelayListener(TypingProtocol):
         """The connection is gone; the reason is a L{RelayError}."""
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IReadListener)
 class DERPClientProtocol(Protocol):
     """
     One connection with one relay.
@@ -141,6 +142,8 @@ class DERPClientProtocol(Protocol):
         # Packets by whom they are from, and what hands them on.
         self._arrived: dict[bytes, list[bytes]] = {}
         self._handing: IDelayedCall | None = None
+        # Whether the transport says when a read is over.
+        self._toldOfEnds = False
         self._bucket: TokenBucket | None = None
         self._timer: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
@@ -255,10 +258,16 @@ class DERPClientProtocol(Protocol):
                 handler(payload)
             except WireError:
                 counters.malformed += 1
-        if bySource and self._handing is None:
-            # TLS gives a record at a time, which is a packet or two: those of
-            # one read are handed on together when it is over.
+        # TLS gives a record at a time, which is a packet or two: those of one
+        # read are handed on together when it is over.
+        if bySource and self._handing is None and not self._toldOfEnds:
             self._handing = self._reactor.callLater(0, self._handOn)
+
+    def readOver(self) -> None:
+        """See L{IReadListener}."""
+        self._toldOfEnds = True
+        if self._arrived:
+            self._handOn()
 
     def _handOn(self) -> None:
         """Hand on the packets that have arrived."""

@@ -14,11 +14,13 @@ from attrs import frozen
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from tsrt.derp.failures import RelayProtocolError, RelayRefused
 from tsrt.derp.opening import OpeningProtocol
 from tsrt.derp.tls import announcedKey
 from tsrt.errors import WireError
+from tsrt.interfaces import IReadListener
 from tsrt.tailcfg import DERPNode
 from tsrt.wire import derp
 from tsrt.wire.derp import FrameSplitter, FrameType
@@ -75,6 +77,7 @@ def upgradeRequest(host: str, idealNode: str = "", fastStart: bool = False) -> b
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
+@implementer(IReadListener)
 class UpgradeProtocol(OpeningProtocol):
     """
     Gets the greeting, and then passes everything on to the real protocol.
@@ -170,6 +173,11 @@ class UpgradeProtocol(OpeningProtocol):
         """Take the connection back from a protocol that never used it."""
         self._inner = None
         self.abort()
+
+    def readOver(self) -> None:
+        """See L{IReadListener}."""
+        if self._inner is not None and IReadListener.providedBy(self._inner):
+            self._inner.readOver()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """See L{IProtocol}."""

@@ -7,6 +7,7 @@ half-closed on the far side; and each side paces the other.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -58,6 +59,10 @@ class Half(Protocol):
             transport.setTcpKeepAlive(True, idle=KEEP_ALIVE_IDLE)
         elif hasattr(transport, "setTcpKeepAlive"):
             transport.setTcpKeepAlive(True)
+            # What one side wrote in one piece must not wait on the other for an
+            # acknowledgement.  Unix sockets know no such thing.
+            with suppress(OSError):
+                cast(ITCPTransport, transport).setTcpNoDelay(True)
 
     def join(self, other: Half) -> None:
         """Make a pair with C{other}; both are connected and paused."""

@@ -30,6 +30,7 @@ from tsrt.derp.protocol import (
 )
 from tsrt.derp.upgrade import Greeting
 from tsrt.errors import WireError
+from tsrt.interfaces import IReadListener
 from tsrt.keys import NodeKey
 from tsrt.wire import derp
 from tsrt.wire.derp import FrameSplitter, FrameType, Restarting
@@ -248,6 +249,21 @@ class ReceivingTests(ProtocolTestCase):
         self.assertEqual(
             self.listener.of("Packets"), [(PEER, [b"1", b"3"]), (OTHER, [b"2"])]
         )
+
+    def test_readsOfManyRecords(self) -> None:
+        """
+        Where the transport tells of the end of a read, the packets of that read
+        come in one call, and at once.
+        """
+        verifyObject(IReadListener, self.protocol)
+        self.protocol.readOver()
+        for number in (b"1", b"2"):
+            self.protocol.dataReceived(derp.buildRecvPacket(PEER, number))
+        self.assertEqual(self.listener.of("Packets"), [])
+        calls = len(self.clock.getDelayedCalls())
+        self.protocol.readOver()
+        self.assertEqual(self.listener.of("Packets"), [(PEER, [b"1", b"2"])])
+        self.assertEqual(len(self.clock.getDelayedCalls()), calls)
 
     def test_orderOfPacketsAndNews(self) -> None:
         """That a peer is gone is told after what it sent before."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from attrs import frozen
-from twisted.internet.interfaces import IProtocol
+from twisted.internet.interfaces import IProtocol, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -120,6 +120,10 @@ class DERPHTTPProtocol(Protocol):
         self._onRequest = onRequest
         self._buffer = b""
         self._inner: IProtocol | None = None
+
+    def connectionMade(self) -> None:
+        """See L{IProtocol}."""
+        ITCPTransport(self.transport).setTcpNoDelay(True)
 
     def dataReceived(self, data: bytes) -> None:
         """See L{IProtocol}."""

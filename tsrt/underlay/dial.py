@@ -20,6 +20,7 @@ from twisted.internet.ssl import optionsForClientTLS, platformTrust
 from zope.interface import implementer
 
 from tsrt.interfaces import IStreamDialer
+from tsrt.underlay.prompttls import PromptTLSEndpoint
 from tsrt.underlay.proxy import Proxy, ProxySettings
 from tsrt.underlay.tunnel import TunnelEndpoint
 
@@ -75,10 +76,8 @@ class StreamDialer:
             )
         if connectionCreator is None:
             return inner
-        return wrapClientTLS(
-            IOpenSSLClientConnectionCreator(connectionCreator),
-            inner,
-            clock=self._reactor,
+        return PromptTLSEndpoint(
+            self._reactor, IOpenSSLClientConnectionCreator(connectionCreator), inner
         )
 
     def _direct(self, host: str, port: int) -> IStreamClientEndpoint:
