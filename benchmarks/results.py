@@ -42,15 +42,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def conclude(ratios: dict[str, float], absolute: dict[str, Any]) -> None:
+def conclude(
+    ratios: dict[str, float], absolute: dict[str, Any], isWhole: bool = True
+) -> None:
     """
     End a benchmark: print the line, and put it with what others found.
 
     @param ratios: to the Go node, by their lasting names.
     @param absolute: the figures behind them, with units in their names.
+    @param isWhole: whether all was measured; only then the figures are kept.
     """
     ratios = {name: round(value, 3) for name, value in ratios.items()}
     print(json.dumps({"ratios": ratios, "absolute": absolute}))
+    if not isWhole:
+        return
     known: dict[str, Any] = {}
     if FILE.exists():
         known = json.loads(FILE.read_text())

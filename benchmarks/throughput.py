@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.task import deferLater
 
@@ -52,6 +53,10 @@ class Measured:
     def median(self) -> float:
         """Mbit/s."""
         return statistics.median(self.speeds)
+
+
+Found: TypeAlias = tuple[dict[str, Measured], dict[str, float]]
+"""What was measured of each way, and ratios of it."""
 
 
 def tiers() -> list[str]:
@@ -124,58 +129,27 @@ def show(title: str, found: dict[str, Measured], base: str) -> None:
 
 async def measure(ground: Ground, options: argparse.Namespace) -> None:
     """Start the nodes, take turns, print."""
-    available = tiers()
+    available = [name for name in tiers() if name in options.tiers]
     best = available[-1]
     for name in ("go1", "go2"):
         await ground.addGo(name)
     for tier in available:
         for end in ("a", "b"):
             await ground.addOurs(f"{tier}-{end}", tier)
-    await ground.addWireGuard("wg1", "wg2")
+    if "direct" in options.only:
+        await ground.addWireGuard("wg1", "wg2")
     for name in ground.nodes:
         await ground.listen(name, PORT, "count")
-    plainWireGuard = Way("wireguard-go", "wg1", "wg2")
-    ways = [Way(GO, "go1", "go2")]
-    ways += [Way(tier, f"{tier}-a", f"{tier}-b") for tier in available]
-    ways += [
-        Way("tsrt to go", f"{best}-a", "go2"),
-        Way("go to tsrt", "go1", f"{best}-b"),
-    ]
-    for way in ways:
-        await ground.untilDirect(way.source, way.sink)
-    ways.append(plainWireGuard)
-    size = options.size * 1_000_000
-    direct = await rounds(ground, ways, size, options.rounds)
-    show("one flow, direct, IPv4", direct, GO)
-
-    sixes = [Way("go, IPv6", "go1", "go2", 1, 6)]
-    sixes += [Way(f"{t}, IPv6", f"{t}-a", f"{t}-b", 1, 6) for t in available]
-    six = await rounds(ground, sixes, size, max(options.rounds // 2, 1))
-    show("one flow, direct, IPv6", six, "go, IPv6")
-
-    many = []
-    for flows in (1, 10, 100, 1000):
-        many.append(Way(f"go, {flows} flows", "go1", "go2", flows))
-        many.append(Way(f"tsrt, {flows} flows", f"{best}-a", f"{best}-b", flows))
-    shares = await rounds(ground, many, size, max(options.rounds // 2, 1))
-    show("many flows, direct", shares, "go, 1 flows")
-
-    ground.namespace.cutUDP()
-    relayed = [Way("go, relay", "go1", "go2")]
-    relayed += [Way(f"{t}, relay", f"{t}-a", f"{t}-b") for t in available]
-    derp = await rounds(ground, relayed, size // 4, options.rounds)
-    show("one flow, by a real relay", derp, "go, relay")
-
-    go = direct[GO].median
-    ratios = {f"single_flow_{tier}": direct[tier].median / go for tier in available}
-    ratios |= {
-        "to_go": direct["tsrt to go"].median / go,
-        "from_go": direct["go to tsrt"].median / go,
-        "derp": derp[f"{best}, relay"].median / derp["go, relay"].median,
-        "hundred_flows_share": shares["tsrt, 100 flows"].median
-        / shares["tsrt, 1 flows"].median,
-    }
-    everything = {**direct, **six, **shares, **derp}
+    await ground.untilDirect("go1", "go2")
+    for tier in available:
+        await ground.untilDirect(f"{tier}-a", f"{tier}-b")
+    everything: dict[str, Measured] = {}
+    ratios: dict[str, float] = {}
+    for name, part in PARTS.items():
+        if name in options.only:
+            found, more = await part(ground, available, best, options)
+            everything |= found
+            ratios |= more
     absolute: dict[str, Any] = {
         "throughput_mbit": {k: spread(way.speeds) for k, way in everything.items()},
         "throughput_cpu_seconds_per_gb": {
@@ -187,10 +161,89 @@ async def measure(ground: Ground, options: argparse.Namespace) -> None:
         },
         "fairness": {
             name: round(statistics.median(way.fairness), 3)
-            for name, way in shares.items()
+            for name, way in everything.items()
+            if name.endswith("flows")
         },
     }
-    conclude(ratios, absolute)
+    isWhole = set(options.only) == set(PARTS) and set(options.tiers) == set(TIERS)
+    conclude(ratios, absolute, isWhole)
+
+
+async def direct(
+    ground: Ground, available: list[str], best: str, options: argparse.Namespace
+) -> Found:
+    """One flow over IPv4: every tier, with real Go nodes, and wireguard-go."""
+    ways = [Way(GO, "go1", "go2")]
+    ways += [Way(tier, f"{tier}-a", f"{tier}-b") for tier in available]
+    mixed = [
+        Way("tsrt to go", f"{best}-a", "go2"),
+        Way("go to tsrt", "go1", f"{best}-b"),
+    ]
+    for way in mixed:
+        await ground.untilDirect(way.source, way.sink)
+    ways += [*mixed, Way("wireguard-go", "wg1", "wg2")]
+    found = await rounds(ground, ways, options.size * 1_000_000, options.rounds)
+    show("one flow, direct, IPv4", found, GO)
+    go = found[GO].median
+    ratios = {f"single_flow_{tier}": found[tier].median / go for tier in available}
+    ratios["to_go"] = found["tsrt to go"].median / go
+    ratios["from_go"] = found["go to tsrt"].median / go
+    return found, ratios
+
+
+async def six(
+    ground: Ground, available: list[str], best: str, options: argparse.Namespace
+) -> Found:
+    """One flow over IPv6."""
+    ways = [Way("go, IPv6", "go1", "go2", 1, 6)]
+    ways += [Way(f"{t}, IPv6", f"{t}-a", f"{t}-b", 1, 6) for t in available]
+    found = await rounds(ground, ways, options.size * 1_000_000, options.rounds)
+    show("one flow, direct, IPv6", found, "go, IPv6")
+    return found, {}
+
+
+async def many(
+    ground: Ground, available: list[str], best: str, options: argparse.Namespace
+) -> Found:
+    """Several flows at once."""
+    ways = []
+    for flows in (1, 10, 100, 1000):
+        ways.append(Way(f"go, {flows} flows", "go1", "go2", flows))
+        ways.append(Way(f"tsrt, {flows} flows", f"{best}-a", f"{best}-b", flows))
+    found = await rounds(ground, ways, options.size * 1_000_000, options.rounds)
+    show("many flows, direct", found, "go, 1 flows")
+    one, hundred = found["tsrt, 1 flows"].median, found["tsrt, 100 flows"].median
+    return found, {"hundred_flows_share": hundred / one}
+
+
+async def relayed(
+    ground: Ground, available: list[str], best: str, options: argparse.Namespace
+) -> Found:
+    """One flow by a relay; nothing is direct any more after that."""
+    ground.namespace.cutUDP()
+    ways = [Way("go, relay", "go1", "go2")]
+    ways += [Way(f"{t}, relay", f"{t}-a", f"{t}-b") for t in available]
+    found = await rounds(ground, ways, options.size * 250_000, options.rounds)
+    show("one flow, by a real relay", found, "go, relay")
+    ratio = found[f"{best}, relay"].median / found["go, relay"].median
+    return found, {"derp": ratio}
+
+
+PARTS = {"direct": direct, "six": six, "many": many, "relay": relayed}
+"""What can be measured, in this order: the last one cuts the direct paths."""
+
+
+def chosen(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """What reads a list of names, with commas between them."""
+
+    def choose(text: str) -> list[str]:
+        names = text.split(",")
+        wrong = set(names) - set(known)
+        if wrong:
+            raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(wrong))}")
+        return names
+
+    return choose
 
 
 def main() -> int:
@@ -198,6 +251,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=300, help="megabytes a turn")
+    parser.add_argument(
+        "--only", type=chosen(PARTS), default=[*PARTS], help=", ".join(PARTS)
+    )
+    parser.add_argument(
+        "--tiers", type=chosen(TIERS), default=[*TIERS], help=", ".join(TIERS)
+    )
     options = parser.parse_args()
     return run(lambda ground: measure(ground, options))
 

@@ -33,6 +33,7 @@ class ReceiveBuffer:
     __slots__ = (
         "_chunks",
         "_datas",
+        "_offset",
         "_recent",
         "_starts",
         "next",
@@ -48,6 +49,8 @@ class ReceiveBuffer:
         self.readable = 0
         self.refused = 0
         self._chunks: list[bytes] = []
+        # How much of the first chunk was read.
+        self._offset = 0
         # Islands: sorted starts, and the bytes of each at the same index.
         self._starts: list[int] = []
         self._datas: list[bytearray] = []
@@ -79,6 +82,16 @@ class ReceiveBuffer:
         chunks = self._chunks
         if not chunks or (limit is not None and limit <= 0):
             return b""
+        offset = self._offset
+        first = chunks[0]
+        if limit is not None and len(first) - offset > limit:
+            # Only a part of the first one; the rest stays where it is.
+            self._offset = offset + limit
+            self.readable -= limit
+            return first[offset : offset + limit]
+        if offset:
+            chunks[0] = first[offset:]
+            self._offset = 0
         if limit is None or limit >= self.readable:
             self._chunks = []
             self.readable = 0
@@ -87,12 +100,6 @@ class ReceiveBuffer:
         while size + len(chunks[count]) <= limit:
             size += len(chunks[count])
             count += 1
-        if not count:
-            # Only a part of the first one.
-            data = chunks[0]
-            self._chunks[0] = data[limit:]
-            self.readable -= limit
-            return data[:limit]
         # Whole chunks only: what is left need not be moved.
         self._chunks = chunks[count:]
         self.readable -= size
@@ -101,13 +108,18 @@ class ReceiveBuffer:
     def clear(self) -> None:
         """Drop everything that was not read."""
         self._chunks = []
+        self._offset = 0
         self.readable = 0
         self._starts = []
         self._datas = []
         self._recent = []
 
     def _join(self) -> None:
-        self._chunks = [b"".join(self._chunks)]
+        chunks = self._chunks
+        if self._offset:
+            chunks[0] = chunks[0][self._offset :]
+            self._offset = 0
+        self._chunks = [b"".join(chunks)]
 
     # -- out of order ------------------------------------------------------
 

@@ -21,6 +21,7 @@ from tsrt.netstack.reordering import Reordering, duplicateSize
 from tsrt.netstack.rtt import RTTEstimator, Stopwatch
 from tsrt.netstack.sendbuf import SendBuffer
 from tsrt.netstack.sizing import sizeOfNewData
+from tsrt.netstack.standing import StandingQueue
 from tsrt.netstack.tailprobe import TailProbe
 from tsrt.netstack.window import PeerWindow, PersistTimer
 
@@ -38,6 +39,7 @@ class Sender:
     @ivar high: position just past the newest that was ever sent; it differs
         from C{nxt} only after window probes.
     @ivar mss: bytes of payload in a full segment, options taken off.
+    @ivar queue: how long segments wait on a short path.
     @ivar finQueued: whether a FIN follows the data.
     @ivar noDelay: whether small segments go out at once.
     @ivar patient: whether a peer that keeps its window closed, and answers, is
@@ -68,6 +70,7 @@ class Sender:
         "nxt",
         "patient",
         "persist",
+        "queue",
         "recovery",
         "reduction",
         "reordering",
@@ -118,6 +121,7 @@ class Sender:
         self.rtt = RTTEstimator()
         self.persist = PersistTimer()
         self.tail = TailProbe()
+        self.queue = StandingQueue()
         self.retransmitAt: float | None = None
         # Acknowledgements up to here show that the window was in full use.
         self._blockedAt = iss
@@ -189,6 +193,7 @@ class Sender:
         self.reordering.began(shrunk)
         self._repairedAt = now
         self._watch.stop()
+        self.queue.clear()
         self.tail.stop()
         self.retransmitAt = now + self.rtt.timeout
 
@@ -289,7 +294,11 @@ class Sender:
         elif timed is not None and ack >= timed:
             self.rtt.sample(self._watch.elapsed(now))
         recovery.advanced(ack, size, self.mss)
-        if mode == LOSS:
+        self.queue.acknowledged(ack, now, self.rtt.smallest)
+        if self.queue.isFull:
+            # There is more of it than there need be.
+            congestion.unused(now)
+        elif mode == LOSS:
             # Much may be acknowledged at once where a gap closes.
             congestion.acknowledged(min(size, 2 * self.mss), now, self.rtt.smoothed)
         elif mode == OPEN:
@@ -420,6 +429,7 @@ class Sender:
         self._lastSent = now
         if end > self.nxt:
             self.nxt = end
+            self.queue.sent(end, now, self.rtt.smallest)
             self.high = max(self.high, end)
             if (end - start) % mss:
                 self._smallEnd = end

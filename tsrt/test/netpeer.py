@@ -167,9 +167,14 @@ class Peer:
         self.now = end
         return segments
 
-    def establish(self) -> Peer:
-        """Do the handshake."""
+    def establish(self, trip: float = 0.0) -> Peer:
+        """
+        Do the handshake.
+
+        @param trip: seconds that it takes.
+        """
         syn = self.take()[0]
+        self.now += trip
         if syn.flags & ACK:
             self.send(0, 1, 1)
         else:

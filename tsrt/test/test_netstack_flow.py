@@ -690,7 +690,7 @@ class OptionsTests(SynchronousTestCase):
         peer = Peer().establish()
         tcb = peer.flow._tcb
         assert tcb.receiver is not None
-        self.assertEqual(len(tcb.sender.buffer._data), 0)
+        self.assertEqual(tcb.sender.buffer._pieces, [])
         self.assertEqual(tcb.receiver.buffer._chunks, [])
 
 

@@ -30,7 +30,7 @@ class BatchTests(SynchronousTestCase):
 
     def flying(self) -> Peer:
         """A peer to which forty segments are on their way."""
-        peer = Peer(scale=4).establish()
+        peer = Peer(scale=4).establish(0.05)
         peer.flow.write(bytes(200 * MSS))
         for acknowledged in (0, 10, 30):
             if acknowledged:

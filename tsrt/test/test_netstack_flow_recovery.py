@@ -403,7 +403,7 @@ class RetransmissionTimerTests(LossCase):
         peer.flow.write(bytes(240 * MSS))
         sent = payloads(peer.take())
         while sent:
-            peer.now += 0.01
+            peer.now += 0.001
             position, size = sent[-1]
             sent = payloads(peer.send(0, 1, position + size))
         self.assertEqual(peer.flow.queued, 0)

@@ -10,6 +10,11 @@ from tsrt.netstack.sendbuf import SendBuffer
 from tsrt.test.netlink import pattern
 
 
+def held(buffer: SendBuffer) -> int:
+    """Bytes in memory, acknowledged or not."""
+    return sum(map(len, buffer._pieces))
+
+
 class SendBufferTests(SynchronousTestCase):
     """The contiguous outgoing stream."""
 
@@ -48,11 +53,39 @@ class SendBufferTests(SynchronousTestCase):
         buffer = SendBuffer(0)
         buffer.append(bytes(1 << 20))
         buffer.discard(1 << 20)
-        self.assertEqual(len(buffer._data), 0)
+        self.assertEqual(held(buffer), 0)
         buffer.append(bytes(1 << 20))
         buffer.discard((1 << 20) + 900_000)
-        self.assertLess(len(buffer._data), 200_000)
+        self.assertLess(held(buffer), 200_000)
         self.assertEqual(len(buffer), (1 << 20) - 900_000)
+
+    def test_T_memory_pieces(self) -> None:
+        """Of many pieces those go that are acknowledged, and their entries."""
+        buffer = SendBuffer(0)
+        for _ in range(1000):
+            buffer.append(bytes(5000))
+        buffer.discard(4_999_000)
+        self.assertEqual(held(buffer), 5000)
+        self.assertEqual(buffer.slice(4_999_000, 5_000_000), bytes(1000))
+        self.assertLess(len(buffer._starts), 200)
+
+    def test_T_memory_small(self) -> None:
+        """Many small writes are few pieces."""
+        buffer = SendBuffer(0)
+        for number in range(10_000):
+            buffer.append(bytes((number & 255,)))
+        self.assertLess(len(buffer._pieces), 10)
+        self.assertEqual(buffer.slice(255, 258), b"\xff\x00\x01")
+
+    def test_notCopied(self) -> None:
+        """Large pieces are kept as they are, unless they might change."""
+        buffer = SendBuffer(0)
+        fixed, changing = bytes(10_000), bytearray(b"x" * 10_000)
+        buffer.append(fixed)
+        buffer.append(changing)
+        changing[:] = b"y" * 10_000
+        self.assertIs(buffer.slice(0, 10_000), fixed)
+        self.assertEqual(buffer.slice(10_000, 20_000), b"x" * 10_000)
 
     def test_clear(self) -> None:
         """Clearing drops everything."""
