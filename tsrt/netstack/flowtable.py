@@ -11,6 +11,7 @@ Reference: RFC 9293 sections 3.5.2 and 3.10.7.1 (resets).
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
@@ -90,7 +91,7 @@ class FlowTable:
         self._flows: dict[bytes, TCPFlow] = {}
         self._embryos: dict[TCPFlow, Listener] = {}
         # In the order in which they asked.
-        self._pending: dict[TCPFlow, None] = {}
+        self._pending: OrderedDict[TCPFlow, None] = OrderedDict()
         self._timers: DeadlineHeap[TCPFlow] = DeadlineHeap()
         self._reclaimAt = 0.0
 
@@ -273,7 +274,12 @@ class FlowTable:
             self._counters.resetsSent += 1
 
     def _settle(self, flow: TCPFlow) -> None:
-        """See what has become of a flow that something happened to."""
+        """
+        See what has become of a flow that something happened to.
+
+        Its deadline is noted when it was dispatched, which follows whatever may
+        have changed it.
+        """
         if self._embryos:
             listener = self._embryos.get(flow)
             if listener is not None:
@@ -282,8 +288,6 @@ class FlowTable:
             self._ready.mark(flow)
         if flow.retired:
             self._retire(flow)
-        else:
-            self._timers.note(flow)
 
     def _hatch(self, flow: TCPFlow, listener: Listener) -> None:
         """Look whether a half-open flow is established, or dead."""
@@ -328,14 +332,14 @@ class FlowTable:
         pending = self._pending
         if not pending:
             return
-        flows = list(pending)
         egress = self._egress
         local = egress.local
+        note = self._timers.note
         count = 0
-        for flow in flows:
+        for _ in range(len(pending)):
             if count >= TURN_LIMIT:
                 break
-            pending.pop(flow, None)
+            flow, _ = pending.popitem(last=False)
             made = flow.dispatch(now)
             if made:
                 count += countOf(made)
@@ -344,6 +348,8 @@ class FlowTable:
                 else:
                     items += made
             self._settle(flow)
+            if not flow.retired:
+                note(flow)
 
     def tick(self, now: float) -> None:
         """Wake the flows whose deadline has come."""
@@ -384,7 +390,7 @@ class FlowTable:
         """The way to some addresses is good again."""
         for flow in self.flows():
             if flow.remoteAddress in remotes and flow.pathRenewed(now):
-                self._settle(flow)
+                self._timers.note(flow)
 
     def cut(self, isAllowed: FlowCheck) -> int:
         """

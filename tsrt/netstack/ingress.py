@@ -28,12 +28,20 @@ from tsrt.wire.ip import (
     IPHeader,
     parseIP,
 )
-from tsrt.wire.tcp import NO_OPTIONS, Segment, parseTCP
+from tsrt.wire.tcp import (
+    HEADER_LENGTH,
+    NO_OPTIONS,
+    Segment,
+    parseOptions,
+    parseTCP,
+)
 
 _PORTS = struct.Struct("!HH")
 _AFTER_PORTS = struct.Struct("!IIHH")
 _IDENT_AND_CHECKSUM = struct.Struct("!4xH4xH")
+_TO_WINDOW = struct.Struct("!HHIIHH")
 _V4_CUT = 24
+_V4, _V6 = 20, 40
 
 
 class Ingress:
@@ -47,6 +55,8 @@ class Ingress:
         "_flows",
         "_fragments",
         "_icmp",
+        "_local",
+        "_pair",
     )
 
     def __init__(
@@ -70,6 +80,9 @@ class Ingress:
         self._icmp = icmp
         self._counters = counters
         self._anyAddress = anyAddress
+        # The addresses of the last segment that was for us, and what was ours then.
+        self._pair = b""
+        self._local = egress.local
 
     def receive(self, items: Sequence[Arrived], now: float, fromHere: bool) -> None:
         """
@@ -77,6 +90,11 @@ class Ingress:
 
         @param fromHere: whether the packets come from this node itself.
         """
+        if len(items) == 1 and not fromHere:
+            lone = self._lone(items[0])
+            if lone is not None:
+                self._flows.arrive(*lone, now)
+                return
         groups: dict[bytes, list[Segment]] = {}
         # The packets of a run of segments have the same bytes up to the ports.
         # What was checked once for them need not be checked again: predict,
@@ -137,6 +155,77 @@ class Ingress:
                     words = (start - header.start) >> 2
         for key, segments in groups.items():
             self._flows.arrive(key, segments, len(key) == 12, now)
+
+    def _lone(self, packet: Arrived) -> tuple[bytes, list[Segment], bool] | None:
+        """
+        Take a packet that comes alone, if it is a plain TCP segment.
+
+        @return: the key of its flow, the segment in a list, and whether it is
+            IPv4; L{None} for whatever has to take the long way, or is wrong.
+        """
+        if not isinstance(packet, bytes):
+            return None
+        size = len(packet)
+        if size < _V4 + HEADER_LENGTH:
+            return None
+        if packet[0] == 0x45:
+            start, ports = 12, _V4
+            if (
+                packet[9] != PROTOCOL_TCP
+                or packet[2] << 8 | packet[3] != size
+                or packet[6] & 0x3F
+                or packet[7]
+                or onesSum(packet[:_V4]) % 65535
+            ):
+                return None
+        elif packet[0] >> 4 == 6:
+            start, ports = 8, _V6
+            if (
+                packet[6] != PROTOCOL_TCP
+                or size < _V6 + HEADER_LENGTH
+                or packet[4] << 8 | packet[5] != size - _V6
+            ):
+                return None
+        else:
+            return None
+        local = self._egress.local
+        if packet[start:ports] != self._pair or local is not self._local:
+            middle = (start + ports) // 2
+            source, destination = packet[start:middle], packet[middle:ports]
+            if destination not in local or source in local or not isUnicast(source):
+                return None
+            self._pair, self._local = packet[start:ports], local
+        sourcePort, destinationPort, seq, ack, bits, window = _TO_WINDOW.unpack_from(
+            packet, ports
+        )
+        text = ports + (bits >> 12 << 2)
+        if (
+            not sourcePort
+            or not destinationPort
+            or text > size
+            or text < ports + HEADER_LENGTH
+            or (onesSum(packet[start:]) + PROTOCOL_TCP + size - ports) % 65535
+        ):
+            return None
+        options = NO_OPTIONS
+        if text > ports + HEADER_LENGTH:
+            try:
+                options = parseOptions(packet, ports + HEADER_LENGTH, text)
+            except WireError:
+                return None
+        segment = Segment(
+            packet,
+            text,
+            size,
+            sourcePort,
+            destinationPort,
+            seq,
+            ack,
+            bits & 0xFF,
+            window,
+            options,
+        )
+        return packet[start : ports + 4], [segment], ports == _V4
 
     def _run(
         self, run: ArrivedRun, groups: dict[bytes, list[Segment]], fromHere: bool

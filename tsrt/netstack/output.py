@@ -83,7 +83,7 @@ def _data(
     while True:
         if left <= 0:
             return True
-        found = sender.pull(now, left)
+        found = None if sender.isDone else sender.pull(now, left)
         if found is None:
             sender.settle(now)
             return False

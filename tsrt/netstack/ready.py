@@ -118,17 +118,15 @@ class DeadlineHeap(Generic[Sleeper]):
         return taken
 
     def deadline(self) -> float | None:
-        """The earliest deadline; L{None} without any."""
-        while self._heap:
-            when, _, item = self._heap[0]
+        """
+        When to look at L{due}; L{None} for never.
+
+        It may be too early, since deadlines that moved later are not looked at.
+        """
+        heap = self._heap
+        while heap:
+            when, _, item = heap[0]
             if self._scheduled.get(item) == when:
-                actual = item.deadline()
-                if actual is not None and actual <= when:
-                    return actual
-                del self._scheduled[item]
-                heapq.heappop(self._heap)
-                if actual is not None:
-                    self._push(actual, item)
-            else:
-                heapq.heappop(self._heap)
+                return when
+            heapq.heappop(heap)
         return None

@@ -149,6 +149,15 @@ class Sender:
         return self.finQueued and self.una > self.buffer.end
 
     @property
+    def isDone(self) -> bool:
+        """Whether L{pull} has plainly nothing to give."""
+        return (
+            self.nxt >= self.buffer.end + self.finQueued
+            and self.recovery.mode == OPEN
+            and not (self.tail.due or self.persist.due)
+        )
+
+    @property
     def inFlight(self) -> int:
         """Positions sent and not acknowledged."""
         return self.nxt - self.una

@@ -393,21 +393,14 @@ class Stack:
 
     def deadline(self) -> float | None:
         """
-        When L{tick} has something to do; L{None} for never.
+        When L{tick} may have something to do; L{None} for never.
 
         While packets or news wait to be taken, that is at once.
         """
         if self._flows.isPending or self._egress.isWaiting or self._ready:
             return self._now
-        return min(
-            (
-                due
-                for due in (
-                    self._flows.deadline(),
-                    self._fragments.deadline(),
-                    self._echo.deadline(),
-                )
-                if due is not None
-            ),
-            default=None,
-        )
+        earliest = self._flows.deadline()
+        for other in (self._fragments.deadline(), self._echo.deadline()):
+            if other is not None and (earliest is None or other < earliest):
+                earliest = other
+        return earliest

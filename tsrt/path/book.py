@@ -77,6 +77,8 @@ class PathBook:
         self._out: list[tuple[Place, bytes]] = []
         self._changed: list[PeerPath] = []
         self._pongs: list[PongReceived] = []
+        self.isStirred = False
+        """Whether L{route} may have left something to take, or a deadline."""
 
     # -- what the world is like --------------------------------------------------
 
@@ -193,8 +195,10 @@ class PathBook:
         best = path.best
         if best is not None and now < path.trustedUntil:
             if path.scheduledAt == inf:
+                self.isStirred = True
                 self._used(path, now)
             return best.place, False
+        self.isStirred = True
         return self._unproven(path, now)
 
     def _unproven(self, path: PeerPath, now: float) -> tuple[Direct | None, bool]:

@@ -146,7 +146,9 @@ class PathService(Service):
             self._sendTo(place, messages)
         if viaRelay:
             viaRelay = self._viaRelay(peer, messages)
-        self._settle(now)
+        if self.book.isStirred:
+            self.book.isStirred = False
+            self._settle(now)
         return viaRelay or place is not None
 
     def _viaRelay(self, peer: bytes, messages: Sequence[Sealed]) -> bool:

@@ -141,15 +141,41 @@ class BatchPortTests(SynchronousTestCase):
         self.assertEqual(others, [b"x"])
 
     def test_singles(self) -> None:
-        """Single datagrams of one size are a run, too; a shorter one ends it."""
+        """
+        Single datagrams of one size are a run, too; a shorter one ends it.  The
+        first of all does not wait for the rest.
+        """
         for options in ((103, 104), ()):
             port = self.port(options)
             datagrams = [b"aa", b"bb", b"c", b"dd", b"", b"ee", b"ffff"]
             self.socket.waiting = [(each, 0, THERE) for each in datagrams]
             port.doRead()
-            ((_, items),) = self.got
-            self.assertEqual(datagramsOf(items), datagrams)
-            self.assertLess(len(items), len(datagrams))
+            (_, first), (_, items) = self.got
+            self.assertEqual([*first, *datagramsOf(items)], datagrams)
+            self.assertEqual(first, [b"aa"])
+            self.assertLess(len(items), len(datagrams) - 1)
+
+    def test_loneIsPrompt(self) -> None:
+        """A lone datagram is handed on before the system is asked for more."""
+        port = self.port()
+        self.socket.waiting = [(b"lone", 0, THERE), (b"more", 0, THERE)]
+        left: list[int] = []
+        port._received = lambda *event: left.append(len(self.socket.waiting))
+        port.doRead()
+        self.assertEqual(left, [1, 0])
+
+    def test_loneEndsIt(self) -> None:
+        """Whoever takes a lone datagram may close the port."""
+        port = self.port()
+        self.socket.waiting = [(b"lone", 0, THERE), (b"more", 0, THERE)]
+
+        def close(*event: object) -> None:
+            self.got.append(event)
+            port.stopListening()
+
+        port._received = close
+        port.doRead()
+        self.assertEqual(self.got, [(THERE, [b"lone"])])
 
     def test_order(self) -> None:
         """Within an address the order stays."""

@@ -189,7 +189,7 @@ class BatchPort:
         chunks: list[_Chunk] = []
         chunk: _Chunk | None = None
         end = 0
-        for _ in range(READ_CALLS):
+        for number in range(READ_CALLS):
             try:
                 count, each, address = self._read(view[end : end + MAX_READ])
             except BlockingIOError:
@@ -202,6 +202,13 @@ class BatchPort:
                 if error.errno == errno.EBADF:
                     return
                 self._refused()
+                continue
+            if not number and count == each:
+                # Whoever sent a lone datagram may wait for the answer: that comes
+                # before a look at whether there is more.
+                self._received(address[:2], [bytes(view[:count])])
+                if not self._isOpen:
+                    return
                 continue
             if chunk is None or not chunk.take(count, each, address):
                 chunk = _Chunk(address, end, count, each)
@@ -251,6 +258,9 @@ class BatchPort:
         """
         outcome = SendOutcome()
         at = 0
+        if len(items) == 1 and isinstance(items[0], bytes):
+            self._writeOne(items[0], address, outcome)
+            return outcome
         while at < len(items) and not outcome.error:
             item = items[at]
             if not isinstance(item, bytes):
@@ -338,21 +348,27 @@ class BatchPort:
         outcome: SendOutcome,
     ) -> None:
         """Make a write for each datagram."""
-        sendto = self._socket.sendto
         whole = memoryview(b"".join(buffers))
         for at in range(0, len(whole), each):
-            datagram = whole[at : at + each]
-            try:
-                sendto(datagram, address)
-            except OSError as error:
-                if error.errno == errno.EMSGSIZE:
-                    # Others may be shorter.
-                    outcome.tooLong += 1
-                    continue
-                outcome.error = error.errno or -1
+            self._writeOne(whole[at : at + each], address, outcome)
+            if outcome.error:
                 return
-            outcome.sent += 1
-            outcome.size += len(datagram)
+
+    def _writeOne(
+        self, datagram: Buffer, address: Address, outcome: SendOutcome
+    ) -> None:
+        """Make a write for one datagram."""
+        try:
+            self._socket.sendto(datagram, address)
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                # Others may be shorter.
+                outcome.tooLong += 1
+            else:
+                outcome.error = error.errno or -1
+            return
+        outcome.sent += 1
+        outcome.size += len(datagram)
 
 
 def bindPort(family: int, port: int, address: str) -> socket.socket:
