@@ -26,6 +26,7 @@ from tsrt.netstack.listen import Listener
 from tsrt.netstack.ports import PortTable, chooseEphemeral
 from tsrt.netstack.ready import DeadlineHeap, ReadyList
 from tsrt.netstack.seq import initialSequence
+from tsrt.netstack.share import Share
 from tsrt.wire.tcp import ACK, FIN, RST, SYN, Segment, SegmentBuilder
 
 Fallback: TypeAlias = Callable[[bytes, int, bytes, int], Listener | HeldSYN | None]
@@ -55,6 +56,7 @@ class FlowTable:
     """
 
     __slots__ = (
+        "_called",
         "_counters",
         "_egress",
         "_embryos",
@@ -66,6 +68,7 @@ class FlowTable:
         "_reclaimAt",
         "_resets",
         "_secret",
+        "_shares",
         "_timers",
         "fallback",
         "listeners",
@@ -93,6 +96,9 @@ class FlowTable:
         # In the order in which they asked.
         self._pending: OrderedDict[TCPFlow, None] = OrderedDict()
         self._timers: DeadlineHeap[TCPFlow] = DeadlineHeap()
+        self._shares: dict[bytes, Share] = {}
+        # Those with flows that wait, and room for them.
+        self._called: dict[Share, None] = {}
         self._reclaimAt = 0.0
 
     def __len__(self) -> int:
@@ -104,8 +110,8 @@ class FlowTable:
 
     @property
     def isPending(self) -> bool:
-        """Whether a flow waits to be dispatched."""
-        return bool(self._pending)
+        """Whether a flow is to be dispatched."""
+        return bool(self._pending or self._called)
 
     # -- opening -----------------------------------------------------------------
 
@@ -150,9 +156,20 @@ class FlowTable:
             options=options,
             pending=self._pending,
         )
-        self._flows[key] = flow
+        self._add(key, flow)
         self._counters.flowsOpened += 1
         return flow
+
+    def _add(self, key: bytes, flow: TCPFlow) -> None:
+        """There is a new flow."""
+        self._flows[key] = flow
+        remote = flow.remoteAddress
+        if remote not in self._egress.local:
+            share = self._shares.get(remote)
+            if share is None:
+                share = self._shares[remote] = Share()
+            share.count += 1
+            flow.share = share
 
     def _hasRoom(self, now: float) -> bool:
         """Whether one more flow may be; old remains make room if need be."""
@@ -245,7 +262,7 @@ class FlowTable:
                 options=listener.options,
                 pending=self._pending,
             )
-            self._flows[key] = flow
+            self._add(key, flow)
             self._embryos[flow] = listener
             listener.begin(flow, now)
             return flow
@@ -286,6 +303,10 @@ class FlowTable:
                 self._hatch(flow, listener)
         if flow.takeReady():
             self._ready.mark(flow)
+        flow.recount()
+        share = flow.share
+        if share is not None and share.waiting and share.hasRoom:
+            self._called[share] = None
         if flow.retired:
             self._retire(flow)
 
@@ -315,7 +336,23 @@ class FlowTable:
         self._pending.pop(flow, None)
         flow.pending = None
         self._timers.forget(flow)
+        self._leave(flow)
         self._counters.flowsRetired += 1
+
+    def _leave(self, flow: TCPFlow) -> None:
+        """A flow shares nothing any more."""
+        share = flow.share
+        if share is None:
+            return
+        flow.share = None
+        share.flight -= flow.counted
+        share.waiting.pop(flow, None)
+        share.count -= 1
+        if not share.count:
+            self._called.pop(share, None)
+            del self._shares[flow.remoteAddress]
+        elif share.waiting and share.hasRoom:
+            self._called[share] = None
 
     # -- the rest of a turn ------------------------------------------------------------
 
@@ -324,32 +361,50 @@ class FlowTable:
         Let the flows that asked for it send, each once, first come first served.
 
         Those that are left when L{TURN_LIMIT} is reached go on waiting, as do
-        those that have more to send, at the end of the queue.
+        those that have more to send, at the end of the queue.  So do those whose
+        L{Share} has no room, until it has.
 
         @param items: takes what leaves this node; the rest goes to the
             loopback queue.
         """
         pending = self._pending
-        if not pending:
-            return
-        egress = self._egress
-        local = egress.local
-        note = self._timers.note
         count = 0
         for _ in range(len(pending)):
             if count >= TURN_LIMIT:
-                break
+                return
             flow, _ = pending.popitem(last=False)
-            made = flow.dispatch(now)
-            if made:
-                count += countOf(made)
-                if flow.remoteAddress in local:
-                    egress.loop(packetsOf(made))
-                else:
-                    items += made
-            self._settle(flow)
-            if not flow.retired:
-                note(flow)
+            share = flow.share
+            mustWait = False
+            if share is not None and (share.waiting or not share.hasRoom):
+                mustWait = flow.canWait
+                if mustWait:
+                    share.waiting[flow] = None
+            count += self._send(flow, flow.dispatch(now, mustWait=mustWait), items)
+        called = self._called
+        while called and count < TURN_LIMIT:
+            share = next(iter(called))
+            flow, _ = share.waiting.popitem(last=False)
+            count += self._send(flow, flow.dispatch(now), items)
+            if not share.waiting or not share.hasRoom:
+                called.pop(share, None)
+
+    def _send(self, flow: TCPFlow, made: list[Outgoing], items: list[Outgoing]) -> int:
+        """
+        Take what a flow has made.
+
+        @return: how many packets.
+        """
+        count = 0
+        if made:
+            count = countOf(made)
+            if flow.remoteAddress in self._egress.local:
+                self._egress.loop(packetsOf(made))
+            else:
+                items += made
+        self._settle(flow)
+        if not flow.retired:
+            self._timers.note(flow)
+        return count
 
     def tick(self, now: float) -> None:
         """Wake the flows whose deadline has come."""
@@ -388,6 +443,13 @@ class FlowTable:
 
     def pathRenewed(self, remotes: Collection[bytes], now: float) -> None:
         """The way to some addresses is good again."""
+        for remote in remotes:
+            share = self._shares.get(remote)
+            if share is not None:
+                # It may be another one, for which other round-trip times hold.
+                share.smallest = None
+                if share.waiting:
+                    self._called[share] = None
         for flow in self.flows():
             if flow.remoteAddress in remotes and flow.pathRenewed(now):
                 self._timers.note(flow)

@@ -29,11 +29,14 @@ _SYN_RECEIVED = TCPState.SYN_RECEIVED
 _MAX_BLOCKS = 4
 
 
-def dispatch(tcb: ControlBlock, now: float, limit: int) -> tuple[list[Outgoing], bool]:
+def dispatch(
+    tcb: ControlBlock, now: float, limit: int, mustWait: bool = False
+) -> tuple[list[Outgoing], bool]:
     """
     Make the packets and runs that have to go out now.
 
     @param limit: about how many packets to make at most.
+    @param mustWait: whether data has to wait.
     @return: those, and whether the limit left some out.
     """
     packets: list[Outgoing] = []
@@ -54,7 +57,7 @@ def dispatch(tcb: ControlBlock, now: float, limit: int) -> tuple[list[Outgoing],
     if receiver.ackNow and receiver.hasNews:
         # Data segments have no room for SACK blocks.
         packets.append(_acknowledgement(tcb, receiver, now))
-    if state in _SENDING:
+    if state in _SENDING and not mustWait:
         more = _data(tcb, receiver, packets, now, limit)
     if receiver.ackNow:
         packets.append(_acknowledgement(tcb, receiver, now))

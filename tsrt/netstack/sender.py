@@ -21,9 +21,11 @@ from tsrt.netstack.reordering import Reordering, duplicateSize
 from tsrt.netstack.rtt import RTTEstimator, Stopwatch
 from tsrt.netstack.sendbuf import SendBuffer
 from tsrt.netstack.sizing import sizeOfNewData
-from tsrt.netstack.standing import StandingQueue
 from tsrt.netstack.tailprobe import TailProbe
 from tsrt.netstack.window import PeerWindow, PersistTimer
+
+_MESSAGE = 2
+"""Full segments that hold a message of which somebody may wait for the answer."""
 
 _LEAST_TIMEOUTS = 3
 """Expiries of a timer before silence is taken for death: time may have leapt."""
@@ -39,7 +41,6 @@ class Sender:
     @ivar high: position just past the newest that was ever sent; it differs
         from C{nxt} only after window probes.
     @ivar mss: bytes of payload in a full segment, options taken off.
-    @ivar queue: how long segments wait on a short path.
     @ivar finQueued: whether a FIN follows the data.
     @ivar noDelay: whether small segments go out at once.
     @ivar patient: whether a peer that keeps its window closed, and answers, is
@@ -70,7 +71,6 @@ class Sender:
         "nxt",
         "patient",
         "persist",
-        "queue",
         "recovery",
         "reduction",
         "reordering",
@@ -121,7 +121,6 @@ class Sender:
         self.rtt = RTTEstimator()
         self.persist = PersistTimer()
         self.tail = TailProbe()
-        self.queue = StandingQueue()
         self.retransmitAt: float | None = None
         # Acknowledgements up to here show that the window was in full use.
         self._blockedAt = iss
@@ -156,6 +155,23 @@ class Sender:
             and self.recovery.mode == OPEN
             and not (self.tail.due or self.persist.due)
         )
+
+    @property
+    def canWait(self) -> bool:
+        """
+        Whether nothing but new data is to be sent, and more of that than a message
+        of which somebody may wait for the answer.
+        """
+        return (
+            self.buffer.end - self.nxt > _MESSAGE * self.mss
+            and self.recovery.mode == OPEN
+            and not (self.tail.due or self.persist.due or self.persist.count)
+        )
+
+    @property
+    def pipe(self) -> int:
+        """Positions that are on their way, as far as is known."""
+        return self.recovery.pipe(self.una, self.nxt, self.mss)
 
     @property
     def inFlight(self) -> int:
@@ -202,7 +218,6 @@ class Sender:
         self.reordering.began(shrunk)
         self._repairedAt = now
         self._watch.stop()
-        self.queue.clear()
         self.tail.stop()
         self.retransmitAt = now + self.rtt.timeout
 
@@ -303,11 +318,7 @@ class Sender:
         elif timed is not None and ack >= timed:
             self.rtt.sample(self._watch.elapsed(now))
         recovery.advanced(ack, size, self.mss)
-        self.queue.acknowledged(ack, now, self.rtt.smallest)
-        if self.queue.isFull:
-            # There is more of it than there need be.
-            congestion.unused(now)
-        elif mode == LOSS:
+        if mode == LOSS:
             # Much may be acknowledged at once where a gap closes.
             congestion.acknowledged(min(size, 2 * self.mss), now, self.rtt.smoothed)
         elif mode == OPEN:
@@ -438,7 +449,6 @@ class Sender:
         self._lastSent = now
         if end > self.nxt:
             self.nxt = end
-            self.queue.sent(end, now, self.rtt.smallest)
             self.high = max(self.high, end)
             if (end - start) % mss:
                 self._smallEnd = end

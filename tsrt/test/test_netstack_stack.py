@@ -349,9 +349,9 @@ class LinkTests(SynchronousTestCase):
         visited = []
         dispatch = TCPFlow.dispatch
 
-        def note(flow: TCPFlow, now: float) -> list[bytes]:
+        def note(flow: TCPFlow, now: float, mustWait: bool) -> list[bytes]:
             visited.append(flow)
-            return dispatch(flow, now)
+            return dispatch(flow, now, mustWait=mustWait)
 
         self.patch(TCPFlow, "dispatch", note)
         flows[17].write(b"hello")

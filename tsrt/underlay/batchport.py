@@ -128,6 +128,8 @@ class BatchPort:
         self._refused = refused
         self._stopped = stopped
         self._isOpen = False
+        # Whether the last read event brought one datagram.
+        self._isQuiet = False
         # Addresses to which writes cannot be cut: their path has small packets.
         self._singles: set[Address] = set()
         self._controls: dict[int, list[tuple[int, int, bytes]]] = {}
@@ -203,13 +205,18 @@ class BatchPort:
                     return
                 self._refused()
                 continue
-            if not number and count == each:
-                # Whoever sent a lone datagram may wait for the answer: that comes
-                # before a look at whether there is more.
-                self._received(address[:2], [bytes(view[:count])])
-                if not self._isOpen:
-                    return
-                continue
+            if not number:
+                isLone = self._isQuiet and count == each
+                self._isQuiet = count == each
+                if isLone:
+                    # Where datagrams come one at a time, who sent it may wait for
+                    # the answer: that comes before a look at whether there is more.
+                    self._received(address[:2], [bytes(view[:count])])
+                    if not self._isOpen:
+                        return
+                    continue
+            else:
+                self._isQuiet = False
             if chunk is None or not chunk.take(count, each, address):
                 chunk = _Chunk(address, end, count, each)
                 chunks.append(chunk)
