@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from tsrt.wire.tcp import NO_OPTIONS, Options, SegmentBuilder
+from tsrt.wire.tcp import NO_OPTIONS, PSH, Options, SegmentBuilder, parseOptions
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Something that a socket takes."""
@@ -143,6 +143,36 @@ class SegmentRun:
             self.lastFlags,
         )
 
+    def arrived(self) -> list[Arrived]:
+        """
+        The same segments as they arrive at this very node: nothing lies in between
+        that could change them, so that no checksum is made but for the header.
+        """
+        if self.lastFlags & ~PSH:
+            # Such a segment comes for itself.
+            return [*self.packets()]
+        first = self.builder.build(
+            self.seq,
+            self.ack,
+            self.flags,
+            self.window,
+            self.options,
+            self.payload[: self.mss],
+        )
+        run = ArrivedRun(
+            self,
+            first[: len(first) - self.mss],
+            self.payload,
+            self.mss,
+            self.count,
+            self.seq,
+            self.ack,
+            self.flags | self.lastFlags,
+            self.window,
+            parseOptions(self.options, 0, len(self.options)),
+        )
+        return [run]
+
 
 class SealedRun:
     """
@@ -238,7 +268,7 @@ class ArrivedRun:
 
     def __init__(
         self,
-        packets: list[bytes] | tuple[memoryview, int],
+        packets: list[bytes] | tuple[memoryview, int] | SegmentRun,
         head: bytes,
         payload: bytes,
         largest: int,
@@ -251,7 +281,8 @@ class ArrivedRun:
     ) -> None:
         """
         @param packets: each for itself, maybe with padding behind it; or a
-            buffer, and the distance in it from one packet to the next.
+            buffer, and the distance in it from one packet to the next; or the run
+            as which they left this node.
         """
         self._data = packets
         self.head = head
@@ -271,6 +302,8 @@ class ArrivedRun:
 
     def packets(self) -> list[bytes]:
         """The packets, each for itself."""
+        if isinstance(self._data, SegmentRun):
+            return self._data.packets()
         full = len(self.head) + self.largest
         before = self.count - 1
         last = self.length - before * full
@@ -307,6 +340,17 @@ def packetsOf(items: Sequence[Outgoing] | Sequence[Arrived]) -> list[bytes]:
         else:
             packets += item.packets()
     return packets
+
+
+def arrivedOf(items: Sequence[Outgoing]) -> list[Arrived]:
+    """What leaves for this node itself, as it arrives."""
+    arrived: list[Arrived] = []
+    for item in items:
+        if isinstance(item, bytes):
+            arrived.append(item)
+        else:
+            arrived += item.arrived()
+    return arrived
 
 
 def messagesOf(items: Sequence[Sealed]) -> list[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tsrt.dataplane.runs import Arrived, countOf
 from tsrt.netstack.limits import StackCounters, StackLimits
 from tsrt.wire.ip import buildPackets
 
@@ -46,6 +47,7 @@ class Egress:
         "_ident",
         "_limits",
         "_loopback",
+        "_looping",
         "_packets",
         "_pathMTUs",
         "addresses",
@@ -73,7 +75,9 @@ class Egress:
         self._counters = counters
         self._ident = int.from_bytes(randbytes(4), "big")
         self._packets: list[bytes] = []
-        self._loopback: list[bytes] = []
+        # To this node itself, and how many packets those are.
+        self._loopback: list[Arrived] = []
+        self._looping = 0
         self._pathMTUs: dict[bytes, tuple[int, float]] = {}
 
     # -- addresses -----------------------------------------------------------
@@ -166,23 +170,25 @@ class Egress:
         @return: whether there was room for them.
         """
         if destination in self.local:
-            return self.loop(packets)
+            return self.loop([*packets])
         if len(self._packets) + len(packets) > self._limits.outbox:
             self._counters.droppedOutbox += len(packets)
             return False
         self._packets += packets
         return True
 
-    def loop(self, packets: list[bytes]) -> bool:
+    def loop(self, items: list[Arrived]) -> bool:
         """
-        Send whole packets to this node itself, all of them or none.
+        Send whole packets and runs to this node itself, all of them or none.
 
         @return: whether there was room for them.
         """
-        if len(self._loopback) + len(packets) > self._limits.loopbackQueue:
-            self._counters.droppedLoopbackQueue += len(packets)
+        count = countOf(items)
+        if self._looping + count > self._limits.loopbackQueue:
+            self._counters.droppedLoopbackQueue += count
             return False
-        self._loopback += packets
+        self._loopback += items
+        self._looping += count
         return True
 
     @property
@@ -202,11 +208,25 @@ class Egress:
             self._packets = []
         return packets
 
-    def takeLoopback(self, most: int) -> list[bytes]:
-        """Take up to C{most} packets that come back to this node."""
+    def takeLoopback(self, most: int) -> tuple[list[Arrived], int]:
+        """
+        Take what comes back to this node: up to C{most} packets, or one run.
+
+        @return: that, and how many packets it is.
+        """
         waiting = self._loopback
-        if len(waiting) <= most:
+        count = self._looping
+        if count <= most:
             self._loopback = []
-            return waiting
-        self._loopback = waiting[most:]
-        return waiting[:most]
+            self._looping = 0
+            return waiting, count
+        at = count = 0
+        for item in waiting:
+            size = 1 if isinstance(item, bytes) else item.count
+            if at and count + size > most:
+                break
+            at += 1
+            count += size
+        self._loopback = waiting[at:]
+        self._looping -= count
+        return waiting[:at], count

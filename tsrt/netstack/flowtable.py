@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
-from tsrt.dataplane.runs import Outgoing, countOf, packetsOf
+from tsrt.dataplane.runs import Outgoing, arrivedOf, countOf
 from tsrt.errors import NoFreePort, PortInUse
 from tsrt.netstack.egress import Egress
 from tsrt.netstack.flow import TCPFlow, TCPOptions, TCPState
@@ -398,7 +398,7 @@ class FlowTable:
         if made:
             count = countOf(made)
             if flow.remoteAddress in self._egress.local:
-                self._egress.loop(packetsOf(made))
+                self._egress.loop(arrivedOf(made))
             else:
                 items += made
         self._settle(flow)

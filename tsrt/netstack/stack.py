@@ -364,9 +364,9 @@ class Stack:
             self._flows.dispatch(now, items)
             if not egress.isLooping or budget <= 0:
                 break
-            looped = egress.takeLoopback(budget)
-            budget -= len(looped)
-            self.counters.loopedBack += len(looped)
+            looped, count = egress.takeLoopback(budget)
+            budget -= count
+            self.counters.loopedBack += count
             self._ingress.receive(looped, now, True)
         items += egress.take()
         self.counters.sent += countOf(items)

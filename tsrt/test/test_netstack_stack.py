@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import random
 import tracemalloc
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tsrt.dataplane.runs import SegmentRun
 from tsrt.errors import NoFreePort, PortInUse
 from tsrt.netstack import ingress as ingressModule
 from tsrt.netstack import stack as stackModule
@@ -860,6 +862,34 @@ class LoopbackTests(SynchronousTestCase):
             self.assertGreater(network.a.counters.loopedBack, 100)
             network.run(100.0)
             self.assertEqual(network.a.flows(), [])
+
+    def test_runsToItself(self) -> None:
+        """Bulk to our own address stays in runs, which no checksum is made for."""
+        for address in (A4, A6):
+            network = Network()
+            client = network.a.connectTCP(address, 7, network.now)
+            listener = network.a.listenTCP(7, network.now)
+            network.run(1.0)
+            server = listener.accept()
+            built: list[SegmentRun] = []
+            packets = SegmentRun.packets
+
+            def note(run: SegmentRun, built=built, packets=packets) -> list[bytes]:
+                built.append(run)
+                return packets(run)
+
+            self.patch(SegmentRun, "packets", note)
+            data = os.urandom(500_000)
+            client.write(data)
+            got = b""
+            for _ in range(1000):
+                network.a.drain(network.now)
+                got += server.read()
+                if len(got) == len(data):
+                    break
+            self.assertEqual(got, data)
+            self.assertEqual(built, [])
+            self.assertEqual(client._tcb.sender.retransmissions, 0)
 
     def test_refusedByItself(self) -> None:
         """A closed port of our own refuses."""

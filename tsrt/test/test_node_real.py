@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from typing import Any
 
@@ -12,9 +13,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from tsrt.config import NodeConfig
+from tsrt.dataplane.runs import Buffer, DatagramRun
 from tsrt.netstack.flow import TCPFlow
 from tsrt.node import Node
 from tsrt.runtime.engine import Engine
@@ -24,6 +26,8 @@ from tsrt.testing.certificates import selfSigned
 from tsrt.testing.control import ControlConfig, ControlServer
 from tsrt.testing.derp import DERPServer
 from tsrt.testing.stun import STUNServer
+from tsrt.tunnel.session import Session
+from tsrt.underlay.batchport import BatchPort
 
 LOOPBACK = "127.0.0.1"
 
@@ -143,6 +147,105 @@ class LoopbackTests(TestCase):
         self.assertEqual(threading.active_count(), threads)
         self.assertEqual(alive(Node, Engine, TCPFlow), objects)
         self.assertEqual(self.control.nodes(), [])
+
+    async def pair(self) -> tuple[Node, Node]:
+        """Two nodes with a direct path between them, of which the first echoes."""
+        nodes = [self.makeNode(name) for name in ("a", "b")]
+        for node in nodes:
+            node.startService()
+        await gatherResults([node.up() for node in nodes])
+        await nodes[0].serverEndpoint(7).listen(Factory.forProtocol(Echo))
+        for _ in range(200):
+            answer = await nodes[1].ping(nodes[0].status.addresses[0])
+            if not answer.path.startswith("derp"):
+                break
+            await deferLater(self.reactor, 0.05)
+        else:
+            self.fail(f"no direct path: {answer.path}")
+        return nodes[0], nodes[1]
+
+    async def connect(self, a: Node, b: Node, size: int) -> Gather:
+        """Connect the second to the first; gather some bytes of the echo."""
+        gather = Gather(size)
+        factory = Factory()
+        factory.protocol = lambda: gather
+        await b.clientEndpoint(a.status.addresses[0], 7).connect(factory)
+        return gather
+
+    def test_runsInOneProcess(self) -> Any:
+        """What flows between two nodes of one process goes in runs all the way."""
+        return Deferred.fromCoroutine(self._runsInOneProcess())
+
+    async def _runsInOneProcess(self) -> None:
+        if sys.platform != "linux":
+            raise SkipTest("the system neither joins nor cuts datagrams")
+        a, b = await self.pair()
+        opened: list[int] = []
+        openRun = Session._openRun
+
+        def note(session: Session, run: DatagramRun, *arguments: Any) -> int:
+            opened.append(run.count)
+            return openRun(session, run, *arguments)
+
+        self.patch(Session, "_openRun", note)
+        size = 4 << 20
+        gather = await self.connect(a, b, size)
+        data = os.urandom(size)
+        gather.transport.write(data)
+        self.assertEqual(await gather.enough, data)
+        # There and back: some 3,400 segments each way, nearly all of them in runs.
+        self.assertGreater(sum(opened), 5000)
+        self.assertGreater(max(opened), 40)
+        await gatherResults([a.stopService(), b.stopService()])
+
+    def test_leavesAtOnce(self) -> Any:
+        """
+        A lone packet leaves before the reactor waits for anything: what is
+        answered in the very turn in which it came, and what is written at another
+        time after at most one look at what is ready, that does not wait.
+        """
+        return Deferred.fromCoroutine(self._leavesAtOnce())
+
+    async def _leavesAtOnce(self) -> None:
+        a, b = await self.pair()
+        gather = await self.connect(a, b, 1)
+        gather.transport.write(b"x")
+        await gather.enough
+        polls: list[float | None] = []
+        reads: list[int] = []
+        sends: list[tuple[int, list[float | None]]] = []
+        poll, write, read = (
+            self.reactor.doIteration,
+            BatchPort._writeOne,
+            BatchPort.doRead,
+        )
+
+        def countPoll(delay: float | None) -> None:
+            polls.append(delay)
+            poll(delay)
+
+        def countRead(port: BatchPort) -> None:
+            reads.append(len(polls))
+            read(port)
+
+        def countWrite(port: BatchPort, datagram: Buffer, *arguments: Any) -> None:
+            if datagram[:1] == b"\x04":
+                sends.append((len(polls), polls[written:]))
+            write(port, datagram, *arguments)
+
+        self.patch(self.reactor, "doIteration", countPoll)
+        self.patch(BatchPort, "_writeOne", countWrite)
+        self.patch(BatchPort, "doRead", countRead)
+        gather.received.clear()
+        gather.enough = Deferred()
+        written = len(polls)
+        gather.transport.write(b"y")
+        self.assertEqual(await gather.enough, b"y")
+        (_, first), (answered, _) = sends[:2]
+        self.assertLessEqual(len(first), 1)
+        self.assertEqual(set(first) - {0}, set())
+        self.assertIn(answered, reads)
+        await gatherResults([a.stopService(), b.stopService()])
 
     def test_interruptedStarts(self) -> Any:
         """Nodes that are stopped while they start leave nothing behind."""
