@@ -28,11 +28,16 @@ class DatagramRun:
     Datagrams of one size in one buffer; the last may be shorter.
 
     So the system hands them over where it joins what arrives (UDP GRO).
+
+    @ivar data: all datagrams, one behind the other.  It may lie in what the next
+        read overwrites, so that nobody keeps a run beyond the call that it came
+        with.
+    @ivar size: bytes of each datagram but the last.
     """
 
     __slots__ = ("_prefix", "count", "data", "size")
 
-    def __init__(self, data: bytes, size: int) -> None:
+    def __init__(self, data: bytes | memoryview, size: int) -> None:
         """
         @param data: all datagrams, one behind the other.
         @param size: bytes of each but the last.
@@ -54,7 +59,8 @@ class DatagramRun:
         @param first: how many to leave out.
         """
         data, size = self.data, self.size
-        return [data[at : at + size] for at in range(first * size, len(data), size)]
+        starts = range(first * size, len(data), size)
+        return [bytes(data[at : at + size]) for at in starts]
 
     @property
     def prefix(self) -> bytes:
@@ -69,9 +75,9 @@ class DatagramRun:
             return b""
         # One slice a byte of the prefix, instead of one a datagram.
         for at in range(PREFIX_LENGTH):
-            if data[at::size].count(data[at]) != count:
+            if bytes(data[at::size]).count(data[at]) != count:
                 return b""
-        return data[:PREFIX_LENGTH]
+        return bytes(data[:PREFIX_LENGTH])
 
 
 class SegmentRun:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _log = Logger(namespace="tsrt.overlay")
 
-READ_SIZE = 256 * 1024
+READ_SIZE = 512 * 1024
 """Most bytes that a protocol is given at a time."""
 
 # What Linux takes for the keep-alive of a socket that just asks for one.

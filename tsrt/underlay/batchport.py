@@ -225,8 +225,13 @@ class BatchPort:
                 break
         pending: dict[Address, list[Received]] = {}
         for chunk in chunks:
-            data = bytes(view[chunk.start : chunk.start + chunk.length])
-            item = data if chunk.length <= chunk.each else DatagramRun(data, chunk.each)
+            data = view[chunk.start : chunk.start + chunk.length]
+            # A run is opened before anything else is read.
+            item = (
+                bytes(data)
+                if chunk.length <= chunk.each
+                else DatagramRun(data, chunk.each)
+            )
             waiting = pending.get(chunk.address)
             if waiting is None:
                 pending[chunk.address] = [item]
@@ -422,7 +427,7 @@ def _keepFreedMemory() -> None:
 @cache
 def _scratch() -> memoryview:
     """
-    What is read into; whatever is read is copied before the next read event, so
+    What is read into; whatever is read is taken before the next read event, so
     that all ports share it.
     """
     return memoryview(bytearray(READ_BYTES + MAX_READ))
