@@ -1,8 +1,8 @@
 """
 Builds the compiled kernel, C{tsrt.dataplane._kernel}, with cffi in API mode.
 
-C{setup.py} does so at installation where there is a compiler, and C{make kernel}
-for a checkout; nothing needs it.
+C{setup.py} does so at installation, also an editable one, where there is a compiler;
+nothing needs it.
 """
 
 from __future__ import annotations

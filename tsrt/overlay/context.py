@@ -35,7 +35,10 @@ class OverlayContext(Protocol):
         """The time in seconds, as the stack counts it."""
 
     def flush(self) -> None:
-        """See to it that what the stack has to send leaves in this turn."""
+        """
+        See to it that what the stack has to send leaves when the reactor has dealt
+        with what is ready, before it waits.
+        """
 
     def resolve(self, name: str) -> list[bytes]:
         """The packed addresses of a tailnet name; none if it is unknown."""

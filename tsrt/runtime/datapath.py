@@ -256,7 +256,10 @@ class DataPath:
     # -- outbound -------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send, at the end of this reactor turn, what the stack has to send."""
+        """
+        Send what the stack has to send: at the end of this batch if one is being
+        handled, else once the reactor has dealt with what is ready.
+        """
         if self._running and self._scheduled is None and not self._flushing:
             self._scheduled = self._reactor.callLater(0, self._flushNow)
 

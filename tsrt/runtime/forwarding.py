@@ -92,7 +92,7 @@ class ForwardingOverlay:
         return self._overlay.now()
 
     def flush(self) -> None:
-        """Ask the data path to send in this turn, if there is one."""
+        """Ask the data path to send what waits, if there is one."""
         self._overlay.flush()
 
     def resolve(self, name: str) -> list[bytes]:

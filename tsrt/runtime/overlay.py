@@ -58,7 +58,7 @@ class NodeOverlay:
         return seconds
 
     def flush(self) -> None:
-        """Ask the data path to send in this turn, if there is one."""
+        """Ask the data path to send what waits, if there is one."""
         if self._flush is not None:
             self._flush()
 
