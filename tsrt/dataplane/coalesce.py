@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from tsrt.dataplane.runs import Arrived, ArrivedRun
 from tsrt.errors import WireError
-from tsrt.wire.checksum import onesSum, verify
+from tsrt.wire.checksum import onesSum, onesSums, verify
 from tsrt.wire.ip import PROTOCOL_TCP
 from tsrt.wire.tcp import ACK, NO_OPTIONS, PSH, Options, parseOptions
 
@@ -27,6 +27,9 @@ LEAST_PACKET = 20
 _AFTER_PORTS = struct.Struct("!IIHH")
 _IDENT_AND_CHECKSUM = struct.Struct("!4xH4xH")
 _MASK = 0xFFFFFFFF
+
+_WORTH_COLUMNS = 24
+"""Packets from which on it is worth it to look at their headers byte by byte."""
 
 
 def cutToLength(plaintext: bytes) -> bytes | None:
@@ -258,6 +261,12 @@ def plainAlike(
     mss = full - start
     candidates = plaintexts[at:]
     begin = first.seq + mss
+    count = len(candidates) - 1
+    if count >= _WORTH_COLUMNS and len(candidates[-1]) <= size:
+        # The last one may be shorter.
+        whole = b"".join(candidates[:count])
+        if len(whole) == count * size and _areAlike(first, whole, size, count):
+            return _asLongAsRight(packet, start, full, candidates[:count])
     # All that comes before the sequence number, and what comes behind the
     # acknowledgement up to the checksum.
     head, tail = packet[:cut], packet[cut + 4 : cut + 12]
@@ -277,13 +286,47 @@ def plainAlike(
     sizes = [*map(len, candidates)]
     if sizes.count(size) != len(sizes):
         candidates = [*takewhile(lambda found: len(found) == size, candidates)]
-    if size > full:
+    return _asLongAsRight(packet, start, full, candidates)
+
+
+def _areAlike(first: Beginning, whole: bytes, size: int, count: int) -> bool:
+    """
+    Whether packets have the header of the first one, but for what has to differ.
+
+    Each byte of the header is looked at in all packets at once.
+
+    @param whole: the packets, C{count} of them, of C{size} bytes each.
+    """
+    packet, cut, start = first.packet, first.cut, first.start
+    for at in (*range(cut), *range(cut + 4, cut + 12), *range(cut + 16, start)):
+        if whole[at::size].count(packet[at]) != count:
+            return False
+    mss = len(packet) - start
+    begin = first.seq + mss
+    places = [seq & _MASK for seq in range(begin, begin + count * mss, mss)]
+    expected = struct.pack(f"!{count}I", *places)
+    return all(whole[cut + at :: size] == expected[at::4] for at in range(4))
+
+
+def _asLongAsRight(
+    packet: bytes, start: int, full: int, candidates: list[bytes]
+) -> tuple[int, list[bytes]]:
+    """
+    Those of some packets, with a right header each, whose checksum is right, up to
+    the first that is not.
+
+    @param packet: one that is right, and of their length.
+    @param start: offset of the payload.
+    @param full: bytes of each packet, without the padding behind it.
+    @return: how many they are, and their payloads.
+    """
+    if candidates and len(candidates[0]) > full:
         candidates = [candidate[:full] for candidate in candidates]
     # With the same length and header, right checksums mean the same sum of
     # everything.
     right = onesSum(packet)
     taken = 0
-    for total in map(onesSum, candidates):
+    for total in onesSums(candidates):
         if total != right:
             break
         taken += 1

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from tsrt.dataplane.coalesce import coalesce
 from tsrt.dataplane.interface import Opened
 from tsrt.dataplane.runs import Arrived, Buffer, DatagramRun, SealedRun, SegmentRun
-from tsrt.wire.checksum import onesSum
+from tsrt.wire.checksum import onesSum, onesSums
 from tsrt.wire.tcp import HEADER_LENGTH
 from tsrt.wire.wireguard import TRANSPORT_HEADER_LENGTH
 
@@ -83,13 +83,10 @@ class PlainSealer:
         places = [at & MASK for at in range(seq, seq + end, mss)]
         heads = [
             _afterPorts(at, ack, bits, window, -(fixed + at + total) % 65535, 0)
-            for at, total in zip(places, map(onesSum, pieces), strict=True)
+            for at, total in zip(places, onesSums(pieces), strict=True)
         ]
-        if options or padding:
-            tails = [options + piece + padding for piece in pieces]
-        else:
-            tails = pieces
-        packets = map(b"".join, zip(repeat(front), heads, tails))
+        parts = zip(repeat(front), heads, repeat(options), pieces, repeat(padding))
+        packets = map(b"".join, parts)
         return self._sealAll(run, packets, prefix, counter, mtu)
 
     def _sealAll(
@@ -160,15 +157,15 @@ class PlainOpener:
         """See L{Opener.openRun<tsrt.dataplane.interface.Opener.openRun>}."""
         data, size = run.data, run.size
         starts = range(first * size, len(data), size)
-        nonces = [_NONCE_PREFIX + data[at + 8 : at + 16] for at in starts]
-        count = inOrder(nonces, counter)
+        count = inOrder(run, first, counter)
+        nonces = [*map(_nonceOf, range(counter, counter + count))]
         plaintexts: list[bytes] = []
         try:
             # What comes before a failure is kept: authentic is authentic.
             plaintexts.extend(
                 map(
                     self._decrypt,
-                    nonces[:count],
+                    nonces,
                     [data[at + 16 : at + size] for at in starts],
                     repeat(None),
                 )
@@ -186,16 +183,25 @@ class PlainOpener:
         return coalesce(plaintexts)
 
 
-def inOrder(nonces: list[bytes], counter: int) -> int:
+def inOrder(run: DatagramRun, first: int, counter: int) -> int:
     """
-    How many nonces, from the first on, count up from C{counter}.
+    How many messages of a run, from C{first} on, count up from C{counter}.
     """
-    count = len(nonces)
+    count, data, size = run.count - first, run.data, run.size
+    if len(data) - (run.count - 1) * size < TRANSPORT_HEADER_LENGTH:
+        # Too short for a counter.
+        count -= 1
     expected = struct.pack(f"<{count}Q", *range(counter, counter + count))
-    if b"".join([nonce[4:] for nonce in nonces]) == expected:
+    start = first * size + 8
+    # One slice for each byte of the counters, in place of one for each message.
+    for at in range(8):
+        if bytes(data[start + at :: size])[:count] != expected[at::8]:
+            break
+    else:
         return count
-    for index, nonce in enumerate(nonces):
-        if nonce[4:] != expected[8 * index : 8 * index + 8]:
+    for index in range(count):
+        at = start + index * size
+        if data[at : at + 8] != expected[8 * index : 8 * index + 8]:
             return index
     return count
 

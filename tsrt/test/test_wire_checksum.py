@@ -72,6 +72,12 @@ class ChecksumTests(SynchronousTestCase):
             for fill in (b"\xff", b"\x01", b"\x80\x7f\x03"):
                 data = (fill * size)[:size]
                 self.assertEqual(checksum.checksum(data), naiveChecksum(data), size)
+                other = data[::-1]
+                self.assertEqual(
+                    checksum.onesSums([data, other]),
+                    [checksum.onesSum(data), checksum.onesSum(other)],
+                )
+        self.assertEqual(checksum.onesSums([]), [])
         big = bytes(range(256)) * 256
         self.assertEqual(checksum.checksum(big), naiveChecksum(big))
 

@@ -46,6 +46,32 @@ def onesSum(data: bytes) -> int:
     return number % 65535 << 8
 
 
+def onesSums(pieces: list[bytes]) -> list[int]:
+    """
+    L{onesSum} of each of some pieces, all of one length.
+
+    The arithmetic stands here once more: a call for each would cost a tenth.
+    """
+    if not pieces or not _SHORT < len(pieces[0]) <= _LONG:
+        return [*map(onesSum, pieces)]
+    sums = []
+    fromBytes = int.from_bytes
+    first, second, third, fourth = (
+        _FIRST_MASK,
+        _SECOND_MASK,
+        _THIRD_MASK,
+        _FOURTH_MASK,
+    )
+    for piece in pieces:
+        number = fromBytes(piece, "little")
+        number = (number >> _FIRST) + (number & first)
+        number = (number >> _SECOND) + (number & second)
+        number = (number >> _THIRD) + (number & third)
+        number = (number >> _FOURTH) + (number & fourth)
+        sums.append(number % 65535 << 8)
+    return sums
+
+
 def checksum(data: bytes) -> int:
     """The checksum of C{data} alone, as IPv4 headers and ICMPv4 have it."""
     reduced = onesSum(data) % 65535
