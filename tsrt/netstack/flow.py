@@ -378,7 +378,7 @@ class TCPFlow:
 
     @property
     def canWait(self) -> bool:
-        """Whether nothing is to be sent but a lot of data, for the first time."""
+        """Whether a lot of data is to be sent for the first time."""
         tcb = self._tcb
         return tcb.established and tcb.sender.canWait
 
@@ -404,7 +404,7 @@ class TCPFlow:
 
         @param limit: about how many at most; what is left over keeps the flow
             in L{pending}.
-        @param mustWait: whether data has to wait; see L{canWait}.
+        @param mustWait: whether new data has to wait; see L{canWait}.
         """
         self._wanting = False
         packets, more = output.dispatch(self._tcb, now, limit, mustWait)
@@ -430,6 +430,10 @@ class TCPFlow:
         @return: whether the deadline is another one now.
         """
         return self._tcb.sender.pathRenewed(now)
+
+    def forgetTrip(self) -> None:
+        """What was the smallest round-trip time says nothing of the path now."""
+        self._tcb.sender.rtt.smallest = None
 
     def tick(self, now: float) -> None:
         """Do what is due; to be followed by L{dispatch}."""

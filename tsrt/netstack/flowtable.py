@@ -383,10 +383,12 @@ class FlowTable:
         called = self._called
         while called and count < TURN_LIMIT:
             share = next(iter(called))
+            if not share.waiting or not share.hasRoom:
+                # It may have been otherwise when it was called.
+                del called[share]
+                continue
             flow, _ = share.waiting.popitem(last=False)
             count += self._send(flow, flow.dispatch(now), items)
-            if not share.waiting or not share.hasRoom:
-                called.pop(share, None)
 
     def _send(self, flow: TCPFlow, made: list[Outgoing], items: list[Outgoing]) -> int:
         """
@@ -451,8 +453,10 @@ class FlowTable:
                 if share.waiting:
                     self._called[share] = None
         for flow in self.flows():
-            if flow.remoteAddress in remotes and flow.pathRenewed(now):
-                self._timers.note(flow)
+            if flow.remoteAddress in remotes:
+                flow.forgetTrip()
+                if flow.pathRenewed(now):
+                    self._timers.note(flow)
 
     def cut(self, isAllowed: FlowCheck) -> int:
         """

@@ -36,7 +36,7 @@ def dispatch(
     Make the packets and runs that have to go out now.
 
     @param limit: about how many packets to make at most.
-    @param mustWait: whether data has to wait.
+    @param mustWait: whether new data has to wait.
     @return: those, and whether the limit left some out.
     """
     packets: list[Outgoing] = []
@@ -57,8 +57,8 @@ def dispatch(
     if receiver.ackNow and receiver.hasNews:
         # Data segments have no room for SACK blocks.
         packets.append(_acknowledgement(tcb, receiver, now))
-    if state in _SENDING and not mustWait:
-        more = _data(tcb, receiver, packets, now, limit)
+    if state in _SENDING:
+        more = _data(tcb, receiver, packets, now, limit, mustWait)
     if receiver.ackNow:
         packets.append(_acknowledgement(tcb, receiver, now))
     if tcb.probeDue:
@@ -73,6 +73,7 @@ def _data(
     packets: list[Outgoing],
     now: float,
     limit: int,
+    mustWait: bool,
 ) -> bool:
     """
     Send what data may go out.
@@ -86,7 +87,7 @@ def _data(
     while True:
         if left <= 0:
             return True
-        found = None if sender.isDone else sender.pull(now, left)
+        found = None if sender.isDone else sender.pull(now, left, mustWait)
         if found is None:
             sender.settle(now)
             return False

@@ -7,10 +7,18 @@ network (RFC 6582).  After a timeout everything in flight counts as lost.  All
 is kept as a few positions: what lies below L{Recovery.edge} and is not held by
 the peer is lost, and what lies below L{Recovery.resent} was sent again.
 
-Reference: RFC 6675, RFC 6582, RFC 5681 section 3.
+What was sent again may be lost again.  That shows, with SACK, when the peer holds
+enough of what was sent for the first time after it: the same evidence as for any
+loss, counted from where the flight ended when the piece was repeated.  RFC 6675
+leaves that to the timer; RFC 8985 has the idea, with times in place of positions.
+
+Reference: RFC 6675, RFC 6582, RFC 5681 section 3, RFC 8985 section 3.
 """
 
 from __future__ import annotations
+
+from bisect import bisect
+from collections import deque
 
 from tsrt.netstack.sack import DUPLICATE_THRESHOLD, Scoreboard
 
@@ -35,20 +43,27 @@ class Recovery:
     @ivar point: recovery ends when this position is acknowledged.
     @ivar edge: everything below that the peer does not hold is lost.
     @ivar resent: everything below that the peer does not hold was sent again
-        since the recovery began.
+        since the recovery began; it may be lost again.
     @ivar forced: whether the first segment goes out however full the pipe is.
+    @ivar lostAgain: how often the present recovery found that something was lost
+        again.
+    @ivar slack: bytes by which the network is known to change the order.
     """
 
     __slots__ = (
+        "_again",
+        "_repeats",
         "_rescued",
         "board",
         "duplicates",
         "edge",
         "forced",
+        "lostAgain",
         "mode",
         "point",
         "resent",
         "selective",
+        "slack",
     )
 
     def __init__(self, position: int) -> None:
@@ -63,7 +78,14 @@ class Recovery:
         self.edge = position
         self.resent = position
         self.forced = False
+        self.lostAgain = 0
+        self.slack = 0
         self._rescued = False
+        # What was sent again, in the order of time: from where to where, and where
+        # the flight ended by then.
+        self._repeats: deque[tuple[int, int, int]] = deque()
+        # What of it is lost again and waits: sorted and disjoint.
+        self._again: list[tuple[int, int]] = []
 
     # -- what comes in -----------------------------------------------------
 
@@ -97,6 +119,7 @@ class Recovery:
             self.mode = OPEN
             self.duplicates = 0
             self.forced = False
+            self._forget()
         elif self.mode == FAST:
             if self.selective:
                 self._markLost(una, mss)
@@ -107,6 +130,8 @@ class Recovery:
                 self.edge = una + mss
                 self.resent = una
                 self.forced = True
+        elif self.selective:
+            self._findLostAgain(una, mss)
 
     def duplicate(self, una: int, mss: int) -> None:
         """A duplicate acknowledgement, or one with news of SACK, arrived."""
@@ -139,6 +164,7 @@ class Recovery:
         self.resent = una
         self.forced = True
         self._rescued = False
+        self._forget()
         if self.selective:
             self._markLost(una, mss)
 
@@ -161,11 +187,44 @@ class Recovery:
         self.duplicates = 0
         self.forced = True
         self._rescued = True
+        self._forget()
 
     def _markLost(self, una: int, mss: int) -> None:
         edge = self.board.lossEdge(mss)
         if edge is not None and edge > self.edge:
             self.edge = edge
+        self._findLostAgain(una, mss)
+
+    def _findLostAgain(self, una: int, mss: int) -> None:
+        board, repeats = self.board, self._repeats
+        enough = (DUPLICATE_THRESHOLD - 1) * mss
+        while (
+            repeats
+            and board
+            and board.within(repeats[0][2] + self.slack, board.highest) > enough
+        ):
+            start, end, _ = repeats.popleft()
+            piece = board.gap(max(start, una), end)
+            if piece is not None:
+                self._addAgain(piece[0], end)
+                self.lostAgain += 1
+                self.forced = True
+
+    def _addAgain(self, start: int, end: int) -> None:
+        again, gap = self._again, self.board.gap
+        at = bisect(again, (start, end))
+        # With nothing missing in between it is the same as one piece.
+        if at < len(again) and gap(end, again[at][0]) is None:
+            end = again.pop(at)[1]
+        if at and gap(again[at - 1][1], start) is None:
+            at -= 1
+            start = again.pop(at)[0]
+        again.insert(at, (start, end))
+
+    def _forget(self) -> None:
+        self._repeats.clear()
+        self._again = []
+        self.lostAgain = 0
 
     # -- what goes out -----------------------------------------------------
 
@@ -181,6 +240,10 @@ class Recovery:
         flight = nxt - edge + resent - una
         if self.selective:
             within = self.board.within
+            for start, end in self._again:
+                start = max(start, una)
+                if start < end:
+                    flight -= end - start - within(start, end)
             return flight - within(edge, nxt) - within(una, resent)
         if self.mode == LOSS:
             # Duplicates now come of what was sent again needlessly.
@@ -188,17 +251,42 @@ class Recovery:
         return max(0, flight - self.duplicates * mss)
 
     def hole(self, una: int) -> tuple[int, int] | None:
-        """The first lost piece that was not sent again since recovery began."""
-        return self.board.gap(max(una, self.resent), self.edge)
+        """The first lost piece that was not sent again since it was lost."""
+        board, again = self.board, self._again
+        while again:
+            start, end = again[0]
+            piece = board.gap(max(una, start), end)
+            if piece is not None:
+                return piece
+            # It came after all.
+            del again[0]
+        return board.gap(max(una, self.resent), self.edge)
 
-    def repeated(self, start: int, end: int) -> None:
-        """Note that a piece was sent again."""
+    def repeated(self, start: int, end: int, nxt: int) -> None:
+        """
+        Note that a piece was sent again.
+
+        @param nxt: where the flight ends.
+        """
         board = self.board
         if self.mode == FAST and board and start >= max(board.highest, self.edge):
             # The end of the flight, repeated early: no progress of recovery.
             return
+        again = self._again
+        if again and again[0][0] <= start < again[0][1]:
+            rest = again[0][1]
+            again[:1] = [(end, rest)] if end < rest else []
         if end > self.resent:
             self.resent = end
+        if self.mode == OPEN or not self.selective:
+            return
+        repeats = self._repeats
+        if repeats:
+            first, last, mark = repeats[-1]
+            if mark == nxt and last <= start and board.gap(last, start) is None:
+                repeats[-1] = first, end, mark
+                return
+        repeats.append((start, end, nxt))
 
     def extra(self, una: int, nxt: int, mss: int) -> tuple[int, int] | None:
         """

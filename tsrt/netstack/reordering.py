@@ -66,6 +66,14 @@ class Reordering:
             self.at = now + smoothed * self._steps / _STEPS
         return now >= self.at
 
+    def slack(self, window: int) -> int:
+        """
+        The same wait in bytes.
+
+        @param window: what is sent in a round trip.
+        """
+        return window * self._steps // _STEPS
+
     def began(self, shrunk: bool = True) -> None:
         """
         A recovery begins.

@@ -55,6 +55,7 @@ class Sender:
     __slots__ = (
         "_blockedAt",
         "_filledAt",
+        "_held",
         "_lastSent",
         "_progress",
         "_repairedAt",
@@ -131,6 +132,8 @@ class Sender:
         self._progress = 0.0
         # When the present recovery began.
         self._repairedAt = 0.0
+        # Whether new data waits because the caller has it wait.
+        self._held = False
         # The end of the last segment that was not full.
         self._smallEnd = iss
         self._watch = Stopwatch()
@@ -159,13 +162,13 @@ class Sender:
     @property
     def canWait(self) -> bool:
         """
-        Whether nothing but new data is to be sent, and more of that than a message
-        of which somebody may wait for the answer.
+        Whether there is new data, and more of it than a message of which somebody may
+        wait for the answer.
         """
         return (
             self.buffer.end - self.nxt > _MESSAGE * self.mss
-            and self.recovery.mode == OPEN
-            and not (self.tail.due or self.persist.due or self.persist.count)
+            and not self.persist.due
+            and not self.persist.count
         )
 
     @property
@@ -251,6 +254,7 @@ class Sender:
         recovery = self.recovery
         held = recovery.board.total
         edge = recovery.edge
+        again = recovery.lostAgain
         news = 0
         if blocks and recovery.selective:
             news = recovery.hold(ack, self.nxt, blocks)
@@ -277,9 +281,15 @@ class Sender:
         if recovery.mode == OPEN:
             self._suspect(now)
         elif recovery.mode == FAST and recovery.selective:
+            if recovery.lostAgain and not again:
+                # The second sign of congestion (RFC 5681 section 4.3).
+                flight = self._filled
+                self.congestion.lost(flight, now)
+                self.reduction.began(flight)
+            isSafe = recovery.edge == edge and recovery.lostAgain == again
             self._allow(
                 size + recovery.board.total - held,
-                self.mss if size and recovery.edge == edge else 0,
+                self.mss if size and isSafe else 0,
             )
         if not self.window.size:
             # The peer lives and has no room; that may last.
@@ -347,6 +357,7 @@ class Sender:
             self.fastRecoveries += 1
             flight = self._filled
             pipe = recovery.pipe(self.una, self.nxt, self.mss)
+            recovery.slack = reordering.slack(self.congestion.window)
             self.congestion.lost(flight, now)
             recovery.start(self.una, self.nxt, self.mss)
             self.reduction.began(flight)
@@ -363,7 +374,9 @@ class Sender:
 
     # -- what goes out -----------------------------------------------------
 
-    def pull(self, now: float, count: int) -> tuple[int, int] | None:
+    def pull(
+        self, now: float, count: int, mustWait: bool = False
+    ) -> tuple[int, int] | None:
         """
         The next range to send, or L{None} if nothing may go out.
 
@@ -371,6 +384,7 @@ class Sender:
         sends all of it and tells so with L{sent}.
 
         @param count: most full segments that it may be long.
+        @param mustWait: whether new data has to wait, but for a probe.
         """
         una = self.una
         nxt = self.nxt
@@ -385,7 +399,10 @@ class Sender:
             return self.tail.probe(una, nxt, self.end, edge, mss)
         recovery = self.recovery
         congestion = self.congestion
-        if (
+        if self._held:
+            # Nobody was idle: there was no leave to send.
+            self._held = False
+        elif (
             una == nxt
             and self._lastSent is not None
             and now - self._lastSent > self.rtt.timeout
@@ -410,6 +427,9 @@ class Sender:
                     return None
                 return start, min(end, start + min(room // mss, count) * mss)
         queued = self.end - nxt
+        if mustWait and queued > 0:
+            self._held = True
+            return None
         if queued > 0:
             usable = edge - nxt
             if room < usable and room < queued:
@@ -458,7 +478,7 @@ class Sender:
             if self.recovery.mode != OPEN:
                 self.reduction.sent(end - start)
                 self.reordering.repeated(end - start)
-            self.recovery.repeated(start, end)
+            self.recovery.repeated(start, end, self.nxt)
         if probing:
             # The persist timer is in charge.
             return
@@ -490,11 +510,15 @@ class Sender:
         Start or stop the persist timer; for when L{pull} gives nothing more.
 
         It runs while data waits, nothing is in flight and only the peer's
-        window keeps it back.
+        window keeps it back, or may.
         """
         self._filledAt = self.una
         persist = self.persist
-        if self.end > self.una and (self.nxt == self.una or persist.count):
+        if (
+            self.end > self.una
+            and (self.nxt == self.una or persist.count)
+            and not self._held
+        ):
             if persist.at is None:
                 self._progress = now
                 persist.start(now, self.rtt.timeout, self.userTimeout)

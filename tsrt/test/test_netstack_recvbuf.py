@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tsrt.netstack.recvbuf import MAX_ISLANDS, ReceiveBuffer
+from tsrt.netstack.recvbuf import MAX_ISLANDS, Island, ReceiveBuffer
 from tsrt.test.netlink import pattern
 
 
@@ -49,6 +49,39 @@ class OrderedTests(SynchronousTestCase):
             buffer.extend([bytes([number & 0xFF])], 1)
         self.assertLess(len(buffer._chunks), 100)
         self.assertEqual(buffer.read(), bytes(n & 0xFF for n in range(5000)))
+
+    def test_readBitByBit(self) -> None:
+        """What is left of many chunks is not moved each time that one is read."""
+        buffer = ReceiveBuffer(0)
+        chunks = [pattern(1000, seed) for seed in range(3000)]
+        buffer.extend(chunks, 3_000_000)
+        lists = {id(buffer._chunks)}
+        for chunk in chunks[:2900]:
+            self.assertIs(buffer.read(1000), chunk)
+            lists.add(id(buffer._chunks))
+            # Nor is what was read kept.
+            self.assertEqual(sum(map(len, buffer._chunks)), buffer.readable)
+        self.assertEqual(len(lists), 1)
+        self.assertLess(len(buffer._chunks), 300)
+        self.assertEqual(buffer.read(1500), chunks[2900])
+        self.assertEqual(buffer.read(500), chunks[2901][:500])
+        buffer.extend([b"end"], 3)
+        expected = chunks[2901][500:] + b"".join(chunks[2902:]) + b"end"
+        self.assertEqual(buffer.read(), expected)
+        self.assertEqual((buffer.readable, buffer.read()), (0, b""))
+
+    def test_joinedHalfRead(self) -> None:
+        """Chunks are joined without those that were read."""
+        buffer = ReceiveBuffer(0)
+        source = pattern(2000)
+        buffer.extend([source[n : n + 2] for n in range(0, 100, 2)], 100)
+        read = buffer.read(7) + buffer.read(12) + buffer.read(3)
+        for number in range(100, 2000):
+            buffer.extend([source[number : number + 1]], 1)
+            if not number % 5:
+                read += buffer.read(3)
+        self.assertLess(len(buffer._chunks), 200)
+        self.assertEqual(read + buffer.read(), source)
 
     def test_clear(self) -> None:
         """Clearing drops what waits, in order or not."""
@@ -171,3 +204,103 @@ class IslandTests(SynchronousTestCase):
         for number in order:
             buffer.insert(number * 10, source[number * 10 : number * 10 + 10])
         self.assertEqual(buffer.read(), source)
+
+
+class EffortTests(SynchronousTestCase):
+    """What a segment costs does not depend on how much waits."""
+
+    def arrive(self, order: list[int], size: int = 1200) -> ReceiveBuffer:
+        """
+        Segments come in some order, but for the very first, and are read again one
+        by one: the very objects that came, so that nothing was copied.
+        """
+        segments = [bytes((n & 0xFF, n >> 8)) * (size // 2) for n in range(len(order))]
+        buffer = ReceiveBuffer(0)
+        for number in order:
+            buffer.insert(number * size, segments[number])
+        self.assertEqual(buffer.refused, 0)
+        self.assertFalse(buffer.hasIslands)
+        self.assertEqual(buffer.readable, len(order) * size)
+        for segment in segments:
+            self.assertIs(buffer.read(size), segment)
+        return buffer
+
+    def countMoves(self) -> list[int]:
+        """How many pieces are moved from one island to another, each time."""
+        moves: list[int] = []
+        for name in ("appendAll", "prependAll"):
+            original = getattr(Island, name)
+
+            def counted(island: Island, other: Island, original=original) -> None:
+                moves.append(len(other))
+                original(island, other)
+
+            self.patch(Island, name, counted)
+        return moves
+
+    def test_forwards(self) -> None:
+        """Segments behind a gap, in order, are copied by nobody."""
+        self.arrive([*range(1, 3300), 0])
+
+    def test_backwards(self) -> None:
+        """Neither are segments that come in the reverse of their order."""
+        moves = self.countMoves()
+        self.arrive([*range(3299, -1, -1)])
+        self.assertEqual(moves, [])
+
+    def test_bothEnds(self) -> None:
+        """Nor those that come now before what is there, now behind it."""
+        order = [1650]
+        for distance in range(1, 1650):
+            order += [1650 - distance, 1650 + distance]
+        self.arrive([*order, 0])
+
+    def test_joining(self) -> None:
+        """
+        Of islands that become one the smaller is moved, whichever it is, so that
+        no piece is moved more often than the number of pieces can be doubled.
+        """
+        moves = self.countMoves()
+        count = 256
+        self.arrive([*range(1, count, 2), *range(count - 2, 0, -2), 0])
+        self.assertEqual(sum(moves), count // 2 - 1)
+        moves.clear()
+        self.arrive([*range(1, count, 2), *range(2, count, 2), 0])
+        self.assertEqual(sum(moves), count // 2 - 1)
+        # Pairs, then pairs of pairs, and so on.
+        moves.clear()
+        order = [*range(1, count, 2)]
+        step = 2
+        while step < count:
+            order += range(step, count, 2 * step)
+            step *= 2
+        self.arrive([*order, 0])
+        self.assertLessEqual(sum(moves), count // 2 * 8)
+
+    def test_tiny(self) -> None:
+        """
+        Bytes that come one by one are joined now and then, so that they do not
+        cost an object each; that is seldom enough.
+        """
+        copied = 0
+        bound = Island.bound
+
+        def counted(island: Island, start: int) -> None:
+            nonlocal copied
+            before = len(island)
+            bound(island, start)
+            if len(island) < before:
+                copied += island.end - start
+
+        self.patch(Island, "bound", counted)
+        size = 20_000
+        source = pattern(size)
+        for order in (range(1, size), range(size - 1, 0, -1)):
+            buffer = ReceiveBuffer(0)
+            copied = 0
+            for number in order:
+                buffer.insert(number, source[number : number + 1])
+                self.assertLess(len(buffer._islands[0]), 66 + size // 256)
+            self.assertLess(copied, 256 * size)
+            self.assertEqual(buffer.insert(0, source[:1]), size)
+            self.assertEqual(buffer.read(), source)

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tsrt.dataplane.runs import messagesOf
+from tsrt.dataplane.choice import TIERS, chooseTier
+from tsrt.dataplane.interface import Opened, Opener
+from tsrt.dataplane.runs import DatagramRun, messagesOf, packetsOf
+from tsrt.errors import NotSupported
 from tsrt.test.tunnelpair import ip6Packet, ipPacket, vector
 from tsrt.tunnel.counters import TunnelCounters
 from tsrt.tunnel.handshake import TransportKeys
@@ -20,6 +23,29 @@ _VECTOR = vector("wireguard_session")
 _FORTH = bytes.fromhex(_VECTOR["initiator_send_key"])
 _BACK = bytes.fromhex(_VECTOR["responder_send_key"])
 _MTU = 1280
+
+
+class CountingOpener:
+    """
+    Opens, and counts.
+
+    @ivar alone: messages that were opened by themselves.
+    @ivar runs: how many messages each run gave.
+    """
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self.alone = 0
+        self.runs: list[int] = []
+
+    def open(self, datagram: bytes, counter: int) -> bytes | None:
+        self.alone += 1
+        return self._opener.open(datagram, counter)
+
+    def openRun(self, run: DatagramRun, first: int, counter: int) -> Opened:
+        opened = self._opener.openRun(run, first, counter)
+        self.runs.append(opened.taken)
+        return opened
 
 
 def pair() -> tuple[Session, Session]:
@@ -243,3 +269,162 @@ class OpenTests(SynchronousTestCase):
                 int.from_bytes(packet[2:4], "big") == len(packet)
                 or int.from_bytes(packet[4:6], "big") + 40 == len(packet)
             )
+
+
+class OpenRunTests(SynchronousTestCase):
+    """
+    Tests for L{Session.open} with runs that are not quite in order.
+    """
+
+    def setUp(self) -> None:
+        """Messages of one size."""
+        self.initiator, _ = pair()
+        self.messages = messagesOf(
+            self.initiator.seal([ipPacket(n, 600) for n in range(96)], _MTU)
+        )
+
+    def check(self, messages: list[bytes], before: int = 0) -> list[CountingOpener]:
+        """
+        Opened as a run they give what they give one by one, with each tier: the
+        same packets, counters, and replay window.
+
+        @param before: how many messages came beforehand.
+        """
+        counting = []
+        for name in TIERS:
+            try:
+                tier = chooseTier(name)
+            except NotSupported:
+                continue
+            outcomes = []
+            for joined in (False, True):
+                session = Session(
+                    TransportKeys(_BACK, _FORTH),
+                    index=bytes.fromhex("88776655"),
+                    remoteIndex=bytes.fromhex("44332211"),
+                    isInitiator=False,
+                    now=0.0,
+                    tier=tier,
+                )
+                counters = TunnelCounters()
+                session.open(self.messages[:before], counters)
+                session._opener = opener = CountingOpener(session._opener)
+                packets, size = [], 0
+                if joined:
+                    run = DatagramRun(b"".join(messages), len(messages[0]))
+                    packets, size = session.open([run], counters)
+                    counting.append(opener)
+                else:
+                    for message in messages:
+                        one, length = session.open([message], counters)
+                        packets += one
+                        size += length
+                window = session._window
+                outcomes.append(
+                    (
+                        packetsOf(packets),
+                        size,
+                        counters.snapshot(),
+                        window.newest,
+                        [window.isFresh(number) for number in range(200)],
+                    )
+                )
+            self.assertEqual(outcomes[0], outcomes[1])
+        return counting
+
+    def forged(self, number: int) -> bytes:
+        """A message with a wrong tag."""
+        message = self.messages[number]
+        return message[:-1] + bytes([message[-1] ^ 1])
+
+    def test_inOrder(self) -> None:
+        """A run in order is opened at once."""
+        for opener in self.check(self.messages[:48]):
+            self.assertEqual((opener.alone, opener.runs), (0, [48]))
+
+    def test_reordered(self) -> None:
+        """Of two neighbours that were swapped the late one is opened alone."""
+        messages = self.messages[:48]
+        messages[20:22] = messages[21], messages[20]
+        for opener in self.check(messages):
+            self.assertEqual((opener.alone, opener.runs), (1, [20, 1, 26]))
+
+    def test_replayed(self) -> None:
+        """A replayed message is not opened at all, and what follows is a run."""
+        messages = self.messages[:20] + self.messages[5:7] + self.messages[20:46]
+        for opener in self.check(messages):
+            self.assertEqual((opener.alone, opener.runs), (0, [20, 26]))
+
+    def test_forged(self) -> None:
+        """A forged message costs itself only."""
+        messages = self.messages[:48]
+        messages[20] = self.forged(20)
+        for opener in self.check(messages):
+            self.assertEqual((opener.alone, opener.runs), (1, [20, 0, 27]))
+
+    def test_everything(self) -> None:
+        """A swap, a replay and a forgery in one run leave the most of it whole."""
+        messages = self.messages[:47]
+        messages[9:11] = messages[10], messages[9]
+        messages[24] = self.forged(24)
+        messages.insert(36, messages[30])
+        for opener in self.check(messages):
+            self.assertEqual(opener.alone, 2)
+            self.assertEqual(sum(opener.runs), 45)
+
+    def test_missing(self) -> None:
+        """What was lost does not matter, nor does what filled the window before."""
+        del self.messages[30], self.messages[10]
+        for opener in self.check(self.messages[:48]):
+            self.assertEqual((opener.alone, opener.runs), (0, [10, 19, 19]))
+        for opener in self.check(self.messages[:48], before=40):
+            self.assertEqual((opener.alone, opener.runs), (0, [8]))
+
+    def test_oldRun(self) -> None:
+        """A run that is behind is looked at message by message."""
+        messages = self.messages[48:]
+        for opener in self.check(messages + self.messages[10:48], before=10):
+            self.assertEqual((opener.alone, opener.runs), (38, [48]))
+
+    def test_noPatience(self) -> None:
+        """Where hardly two are in order, no more runs are looked for."""
+        for messages in (
+            [self.messages[n ^ 1] for n in range(96)],
+            [self.forged(n) for n in range(96)],
+        ):
+            for opener in self.check(messages):
+                self.assertLess(len(opener.runs), 12)
+
+    def test_tooShort(self) -> None:
+        """A stump at the end is malformed, wherever the run was interrupted."""
+        messages = self.messages[:20]
+        messages[10] = self.forged(10)
+        for size in (1, 8, 15, 16, 31):
+            for opener in self.check([*messages, self.messages[20][:size]]):
+                self.assertEqual(opener.alone, 1)
+            self.check([*messages, messages[3], self.messages[20][:size]])
+
+    def test_T_limits_ceilingOfCounters(self) -> None:
+        """At the last counter a run ends, and what lies beyond is dropped."""
+        self.initiator.sendCounter = REJECT_AFTER_MESSAGES - 10
+        last = messagesOf(
+            self.initiator.seal([ipPacket(n, 600) for n in range(20)], _MTU)
+        )
+        self.check(self.messages[:20] + last)
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.tuples(st.integers(0, 47), st.integers(0, 3)), max_size=12))
+    def test_any(self, changes: list[tuple[int, int]]) -> None:
+        """Whatever is swapped, left out, replayed or forged: it is the same."""
+        messages = self.messages[:48]
+        for at, change in changes:
+            at %= len(messages) - 1
+            if change == 0:
+                messages[at : at + 2] = messages[at + 1], messages[at]
+            elif change == 1:
+                del messages[at]
+            elif change == 2:
+                messages.insert(len(messages) // 2, messages[at])
+            else:
+                messages[at] = self.forged(at)
+        self.check(messages, before=len(changes) % 3)

@@ -33,6 +33,9 @@ REKEY_AFTER_MESSAGES = 1 << 60
 REJECT_AFTER_MESSAGES = (1 << 64) - (1 << 13) - 1
 """The first counter that may not be used any more."""
 
+_MOST_SHORT = 8
+"""Parts of a run that may be short before all that follows is opened one by one."""
+
 _counterOf = struct.Struct("<8xQ").unpack_from
 _counterAt = struct.Struct("<Q").unpack_from
 
@@ -148,33 +151,49 @@ class Session:
         """
         Open messages of which it is likely that they are in order.
 
+        What is late, replayed or forged is opened by itself, and the run goes on
+        behind it.
+
         @return: the bytes of the authentic ones.
         """
-        window = self._window
+        window, data, size = self._window, run.data, run.size
         count = run.count
-        at = authentic = 0
+        at = authentic = short = 0
         while at < count:
-            start = at * run.size
-            rest = len(run) - start
-            if rest < MIN_TRANSPORT_LENGTH:
-                break
-            (counter,) = _counterAt(run.data, start + 8)
+            start = at * size
+            rest = len(data) - start
+            if rest < MIN_TRANSPORT_LENGTH or short > _MOST_SHORT:
+                return authentic + self._openEach(run.datagrams(at), arrived, counters)
+            (counter,) = _counterAt(data, start + 8)
             # All that are newer than the newest are fresh; without an end to
             # what may be sent they would be.
-            if counter <= window.newest or counter + count > REJECT_AFTER_MESSAGES:
-                break
-            opened = self._opener.openRun(run, at, counter)
-            if not opened.taken:
-                break
-            window.markRun(counter, counter + opened.taken - 1)
-            counters.keepalivesReceived += opened.keepalives
-            counters.droppedInner += opened.dropped
-            arrived += opened.items
-            authentic += min(opened.taken * run.size, rest)
-            at += opened.taken
-        if at < count:
-            authentic += self._openEach(run.datagrams(at), arrived, counters)
+            if window.newest < counter <= REJECT_AFTER_MESSAGES - count + at:
+                opened = self._opener.openRun(run, at, counter)
+                taken = opened.taken
+                if taken < WORTH_JOINING:
+                    short += 1
+                if taken:
+                    window.markRun(counter, counter + taken - 1)
+                    counters.keepalivesReceived += opened.keepalives
+                    counters.droppedInner += opened.dropped
+                    arrived += opened.items
+                    authentic += min(taken * size, rest)
+                    at += taken
+                    continue
+            end = self._pastOld(run, at + 1)
+            some = [bytes(data[n * size : n * size + size]) for n in range(at, end)]
+            authentic += self._openEach(some, arrived, counters)
+            at = end
         return authentic
+
+    def _pastOld(self, run: DatagramRun, at: int) -> int:
+        """The first message of a run, from C{at} on, that may begin a run."""
+        data, size, newest = run.data, run.size, self._window.newest
+        for start in range(at * size, len(data) - MIN_TRANSPORT_LENGTH + 1, size):
+            if _counterAt(data, start + 8)[0] > newest:
+                break
+            at += 1
+        return at
 
     def _openEach(
         self, datagrams: list[bytes], arrived: list[Arrived], counters: TunnelCounters
