@@ -8,6 +8,7 @@ C{TSRT_DATAPLANE} names another one.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 
 from tsrt.dataplane.interface import Tier
@@ -35,7 +36,10 @@ TIERS: dict[str, Callable[[], Tier]] = {
     "fast": _fast,
     "plain": PlainTier,
 }
-"""What makes each tier, the fastest first; raises C{ImportError} if it cannot."""
+"""
+What makes each tier, the fastest first; raises C{ImportError} if something is not
+there, and anything if it is and does not work.
+"""
 
 
 def chooseTier(name: str = "") -> Tier:
@@ -54,11 +58,19 @@ def chooseTier(name: str = "") -> Tier:
         if name in ("", candidate):
             try:
                 return make()
-            except ImportError as error:
+            except Exception as error:
+                # NumPy, for one, is not content with every processor.
                 if name:
                     raise NotSupported(
                         f"the {name} tier of the data plane cannot be had: {error}"
                     ) from error
+                if not isinstance(error, ImportError):
+                    warnings.warn(
+                        f"the {candidate} tier of the data plane does not work, so "
+                        f"that a slower one is used: {error}",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
     raise AssertionError("the plain tier can always be had")
 
 

@@ -16,9 +16,23 @@ from tsrt.dataplane._kernel import ffi, lib
 from tsrt.dataplane.coalesce import cutToLength
 from tsrt.dataplane.interface import Opened
 from tsrt.dataplane.plain import PlainOpener, PlainSealer
-from tsrt.dataplane.runs import Arrived, ArrivedRun, DatagramRun, SealedRun, SegmentRun
+from tsrt.dataplane.runs import (
+    Arrived,
+    ArrivedRun,
+    DatagramRun,
+    SealedRun,
+    SegmentRun,
+    packetsOf,
+)
 from tsrt.errors import WireError
-from tsrt.wire.tcp import HEADER_LENGTH, NO_OPTIONS, parseOptions
+from tsrt.wire.tcp import (
+    ACK,
+    HEADER_LENGTH,
+    NO_OPTIONS,
+    PSH,
+    SegmentBuilder,
+    parseOptions,
+)
 from tsrt.wire.wireguard import MIN_TRANSPORT_LENGTH
 
 LIBRARIES = ("libcrypto.so.3", "libcrypto.3.dylib", "libcrypto.so.1.1")
@@ -35,13 +49,43 @@ def loadLibrary() -> str:
     """
     Find the library that seals.
 
+    It has to do so before it is relied on: one that may not (as where only what FIPS
+    allows is to be had) shows it when it is used, and not before.
+
     @return: its name.
     @raise ImportError: if there is none.
     """
     for name in (*LIBRARIES, find_library("crypto")):
-        if name and lib.tsrt_kernel_load(name.encode()) == 0:
+        if name and lib.tsrt_kernel_load(name.encode()) == 0 and _isUsable():
             return name
-    raise ImportError("there is no libcrypto with ChaCha20-Poly1305")
+    raise ImportError("there is no libcrypto with a ChaCha20-Poly1305 that works")
+
+
+def _isUsable() -> bool:
+    """Whether a run is sealed as by the plain tier, and opened again."""
+    key, prefix, counter, mtu = bytes(range(32)), bytes(range(8)), 1 << 40, 1280
+    builder = SegmentBuilder(bytes(4), 1, bytes(4), 2)
+    run = SegmentRun(builder, 3, 4, ACK, 5, b"", bytes(range(90)), 60, PSH)
+    expected = PlainSealer(key).sealRun(run, prefix, counter, mtu).messages()
+    whole = b"".join(expected)
+    forged = bytes((*whole[:-1], whole[-1] ^ 1))
+    size = len(expected[0])
+    opener = CompiledOpener(key, Room())
+    try:
+        sealed = CompiledSealer(key).sealRun(run, prefix, counter, mtu).messages()
+        good = opener.openRun(DatagramRun(whole, size), 0, counter)
+        bad = opener.openRun(DatagramRun(forged, size), 0, counter)
+    except (AssertionError, MemoryError):
+        return False
+    return (
+        sealed == expected
+        and (good.taken, bad.taken) == (2, 1)
+        and packetsOf(good.items) == run.packets()
+        and b"".join(
+            item.payload for item in good.items if isinstance(item, ArrivedRun)
+        )
+        == run.payload
+    )
 
 
 def _cipher(key: bytes, *, seals: bool) -> Any:

@@ -19,7 +19,7 @@ from tsrt.wire.tcp import HEADER_LENGTH
 LEAST_SEGMENTS = 6
 """Segments of a run below which vectorising costs more than it saves."""
 
-DISPATCHED = 196
+DISPATCHED = 392
 """Segments that a run mostly has at most."""
 
 _WORD = np.dtype("<u4")
