@@ -43,16 +43,16 @@ interop: $(BIN)/.installed interop-build
 interop-build:
 	GO=$(GO) sh interop/build.sh $(INTEROP_BIN)
 
-bench: $(BIN)/.installed
-	$(BIN)/python -m benchmarks.tunnel
-	$(BIN)/python -m benchmarks.netstack
-	$(BIN)/python -m benchmarks.netmap
-	$(BIN)/python -m benchmarks.profile
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.join
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.throughput
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.latency
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.connections
-	TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.memory
+# All figures beside those of the Go node, in less than half an hour; needs root.
+BENCHMARKS = tunnel netstack netmap profile scale join \
+	throughput latency connections memory
+
+bench: $(BIN)/.installed interop-build
+	rm -f benchmarks/results.json
+	set -e; for name in $(BENCHMARKS); do \
+		echo "-- $$name"; \
+		TSRT_INTEROP_BIN=$(INTEROP_BIN) $(BIN)/python -m benchmarks.$$name; \
+	done
 
 lint: $(BIN)/.dev-installed
 	$(BIN)/ruff format --check .

@@ -29,12 +29,18 @@ from tsrt.testing.control import ControlConfig, ControlServer
 HERE = Path(__file__).resolve().parent
 
 
+NEEDED = ("tsnet-peer", "derper", "wireguard-peer")
+
+
 def whyNot() -> str | None:
     """Why nothing can be measured here, if so."""
-    if not (binaries() / "tsnet-peer").exists():
-        return "nothing to compare with: run make interop-build"
+    missing = [name for name in NEEDED if not (binaries() / name).exists()]
+    if missing:
+        return f"there is no {missing[0]} in {binaries()}: run make interop-build"
     if os.geteuid() != 0:
         return "the network namespace of the nodes needs root"
+    if shutil.which("ip") is None or shutil.which("nft") is None:
+        return "the network namespace of the nodes needs the commands ip and nft"
     return None
 
 
@@ -56,6 +62,7 @@ class Ground:
         self._derper: Derper | None = None
         self._url = ""
         self._key = ""
+        self._crowds = 0
 
     async def start(self) -> None:
         """Make namespace, control and relay."""
@@ -103,7 +110,11 @@ class Ground:
         await self._add(name, command, environment)
 
     async def addWireGuard(self, first: str, second: str) -> None:
-        """Start two nodes of plain wireguard-go that know each other."""
+        """
+        Start two nodes of plain wireguard-go that know each other.
+
+        They use its usual socket, with GSO and GRO, and gVisor's stack.
+        """
         keys = {name: NodeKey.generate(os.urandom) for name in (first, second)}
         pairs = [(first, second, 1), (second, first, 2)]
         for name, other, number in pairs:
@@ -124,6 +135,7 @@ class Ground:
                 addresses=[f"10.99.0.{number}"],
                 mtu=1280,
                 local=f"{self.namespace.address}:{51820 + number}",
+                batches=True,
             )
 
     async def _add(
@@ -151,19 +163,50 @@ class Ground:
         answer: dict[str, Any] = await self.nodes[name].call(cmd, **arguments)
         return answer
 
-    async def crowd(self, name: str, count: int, target: dict[str, str]) -> None:
-        """Have a process start more nodes, each of which connects to a target."""
-        await self.call(
+    async def addTwin(self, name: str, twin: str, port: int) -> None:
+        """Start one more node in a process of ours; it counts what comes to a port."""
+        started: dict[str, Any] = await self.call(
             name,
-            "crowd",
-            hostname=f"{name}-more",
+            "twin",
+            hostname=twin,
             control=self._url,
             authkey=self._key,
-            dir=str(self._directory / name / "more"),
+            port=port,
+        )
+        self.nodes[twin] = self.nodes[name]
+        self.addresses[twin] = started["addresses"]
+
+    async def crowd(
+        self, name: str, count: int, target: dict[str, str], pause: float = 0.0
+    ) -> list[float]:
+        """
+        Have a process start more nodes, each of which then connects to a target.
+
+        @param pause: seconds between the start of the last and the first connect.
+        @return: how long each took to connect.
+        """
+        self._crowds += 1
+        answer: dict[str, Any] = await self.call(
+            name,
+            "crowd",
+            hostname=f"{name}-more-{self._crowds}",
+            control=self._url,
+            authkey=self._key,
+            dir=str(self._directory / name / f"more-{self._crowds}"),
             count=count,
+            pause=pause,
             timeout=300,
             **target,
         )
+        return [float(time) for time in answer["times"]]
+
+    async def drop(self, name: str) -> None:
+        """Stop a process, and have control forget its nodes."""
+        await self.nodes.pop(name).stop(self.reactor)
+        assert self._control is not None
+        for record in self._control.nodes():
+            if record.name == name or record.name.startswith(f"{name}-more-"):
+                self._control.deleteNode(record)
 
     async def listen(self, name: str, port: int, mode: str) -> None:
         """Have a node serve on a port, in both families."""
@@ -204,10 +247,12 @@ class Ground:
 
 def run(measure: Callable[[Ground], Coroutine[Any, Any, None]]) -> int:
     """Measure on fresh ground, or say why not."""
+    # Programs run in directories of their own.
+    os.environ["TSRT_INTEROP_BIN"] = str(binaries().resolve())
     reason = whyNot()
     if reason is not None:
-        print(reason)
-        return 0
+        print(reason, file=sys.stderr)
+        return 1
 
     async def main(reactor: Any) -> None:
         ground = Ground(reactor)

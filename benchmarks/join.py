@@ -2,15 +2,15 @@
 How fast nodes join a tailnet and carry their first byte, and what they weigh.
 
 The embedded control server and relay run as a process of their own on loopback.
-Then 1, 10 and 50 of our nodes start at once in one process; and, where the Go
-program is built (C{make interop-build}) and may have a network namespace (root),
-one real C{tsnet} node starts on a control server inside of that reach, in the same
-run; then one of ours on that same server.  The machine's noise concerns both:
-compare within one run only.
+Then 1, 10 and 50 of our nodes start at once in one process; and one real C{tsnet}
+node starts on a control server inside of the reach of its network namespace, in the
+same run; then one of ours on that same server.  The machine's noise concerns both:
+compare within one run only.  Needs C{make interop-build} and root.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -22,10 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve()
+ROOT = Path(__file__).resolve().parent.parent
 COUNTS = (1, 10, 50)
 LIMIT = 120.0
-ROUNDS = 3
 
 
 def memory() -> float:
@@ -237,10 +236,11 @@ def childMemory(pid: int) -> float:
 
 
 def child(*arguments: str) -> dict[str, Any]:
-    """Run this file as a child and read the figures it prints."""
+    """Run this module as a child and read the figures it prints."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TS_")}
     done = subprocess.run(
-        [sys.executable, str(HERE), *arguments],
+        [sys.executable, "-m", "benchmarks.join", *arguments],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=LIMIT * 2,
@@ -253,38 +253,43 @@ def child(*arguments: str) -> dict[str, Any]:
     return figures
 
 
-def whyNoGo() -> str | None:
-    """Why there is nothing to compare with."""
-    if not goBinary().exists():
-        return "no Go node to compare with: run make interop-build"
-    if os.geteuid() != 0:
-        return "no Go node to compare with: its network namespace needs root"
-    return None
-
-
 def goBinary() -> Path:
     """The driver of the Go node."""
     directory = os.environ.get("TSRT_INTEROP_BIN", "interop/bin")
-    return Path(directory).resolve() / "tsnet-peer"
+    return (ROOT / directory / "tsnet-peer").resolve()
 
 
-def show(name: str, rounds: list[dict[str, Any]]) -> tuple[float, float]:
-    """Print one row; return the medians to Running and to the first byte."""
-    running = [s for figures in rounds for s in figures["running"]]
-    first = [s for figures in rounds for s in figures["firstByte"]]
-    process = statistics.median(figures["process"] for figures in rounds)
-    each = statistics.median(figures.get("perNode", 0.0) for figures in rounds)
+def show(name: str, rounds: list[dict[str, Any]]) -> dict[str, float]:
+    """Print one row; return the medians of all that is in it."""
     row = f"{name:>18}"
-    for values in (running, first):
-        row += (
-            f"  {min(values):6.2f} {statistics.median(values):6.2f} {max(values):6.2f}"
-        )
-    print(f"{row}  {process:8.1f}  {each or float('nan'):8.2f}")
-    return statistics.median(running), statistics.median(first)
+    medians = {}
+    for key in ("running", "firstByte"):
+        values = [s for figures in rounds for s in figures[key]]
+        medians[key] = statistics.median(values)
+        row += f"  {min(values):6.2f} {medians[key]:6.2f} {max(values):6.2f}"
+    for key in ("process", "perNode"):
+        values = [figures[key] for figures in rounds if key in figures]
+        if values:
+            medians[key] = statistics.median(values)
+    each = medians.get("perNode", float("nan"))
+    print(f"{row}  {medians['process']:8.1f}  {each:8.2f}")
+    return {key: round(value, 3) for key, value in medians.items()}
 
 
 def main() -> int:
     """Run everything and print a table."""
+    # Not known to the children, whose memory is measured.
+    from benchmarks.ground import whyNot
+    from benchmarks.results import conclude, readOptions
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = readOptions(parser)
+    reason = whyNot()
+    if reason is not None:
+        print(reason, file=sys.stderr)
+        return 1
+    found = {}
     twistd = Path(sys.executable).parent / "twistd"
     with tempfile.TemporaryDirectory(prefix="tsrt-join-") as name:
         document = Path(name) / "tailnet.json"
@@ -308,24 +313,22 @@ def main() -> int:
             for count in COUNTS:
                 rounds = [
                     child("nodes", settings["url"], settings["authKey"], str(count))
-                    for _ in range(ROUNDS)
+                    for _ in range(options.rounds)
                 ]
-                show(f"{count} in one process", rounds)
+                label = f"{count} in one process"
+                found[label] = show(label, rounds)
         finally:
             tailnet.terminate()
             tailnet.wait(20)
-    reason = whyNoGo()
-    if reason is not None:
-        print(reason)
-        return 0
-    pairs = [child("go", str(goBinary())) for _ in range(ROUNDS)]
-    print("on one control server, one after the other:")
-    go = show("1 tsnet (Go)", pairs)
-    ours = show("1 of ours", [pair["ours"] for pair in pairs])
+    pairs = [child("go", str(goBinary())) for _ in range(options.rounds)]
+    print("on one control server, one after the other; ours without Python's start:")
+    go = found["1 tsnet (Go)"] = show("1 tsnet (Go)", pairs)
+    ours = found["1 of ours"] = show("1 of ours", [pair["ours"] for pair in pairs])
     print(
-        f"tsnet / ours, one node: {go[0] / ours[0]:.1f} to Running, "
-        f"{go[1] / ours[1]:.1f} to the first byte"
+        f"tsnet / ours, one node: {go['running'] / ours['running']:.1f} to Running, "
+        f"{go['firstByte'] / ours['firstByte']:.1f} to the first byte"
     )
+    conclude("join", {}, {"join_seconds_and_mib": found}, options)
     return 0
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
 
+from benchmarks.results import conclude, readOptions
 from tsrt.addresses import AddrPort, Prefix
 from tsrt.netmap.delta import MapState
 from tsrt.netmap.filter import PacketFilter
@@ -357,18 +358,29 @@ def _engineOf(node: Any) -> Any:
     return node._engine
 
 
-def measureNode(peers: int, rounds: int) -> None:
-    """Print what a big tailnet costs a node, beside one of ten."""
-    big, small = BigNode(peers), BigNode(10)
+def measureNode(peers: int, rounds: int) -> dict[str, dict[str, float]]:
+    """
+    Print what a big tailnet costs a node, beside one of ten.
+
+    @return: the figures of both.
+    """
+    nodes = {f"{count} peers": BigNode(count) for count in (peers, 10)}
+    big, small = nodes.values()
+    found: dict[str, dict[str, float]] = {name: {} for name in nodes}
     print(f"a whole node with {peers:,} peers, beside one with 10")
-    print(f"  {'apply the first map, ms':<44}{big.first:>9.2f}{small.first:>9.2f}")
+
+    def note(label: str, values: list[float], comment: str = "") -> None:
+        print(f"  {label:<44}{values[0]:>9.2f}{values[1]:>9.2f}{comment}")
+        for name, value in zip(nodes, values, strict=True):
+            found[name][label] = round(value, 3)
+
+    note("apply the first map, ms", [big.first, small.first])
     for label, kind in (
         ("apply a patch of one peer, ms", "patch"),
         ("apply that one peer is online, ms", "online"),
         ("apply one peer with another key, ms", "changed"),
     ):
-        best = [min(node.delta(kind) for _ in range(rounds)) for node in (big, small)]
-        print(f"  {label:<44}{best[0]:>9.2f}{best[1]:>9.2f}")
+        note(label, [min(n.delta(kind) for _ in range(rounds)) for n in (big, small)])
     print(f"  {'memory of a peer, KB':<44}{big.memory / 1024:>9.1f}")
     for label, direction in (
         ("a packet to the application, us", "inbound"),
@@ -379,14 +391,12 @@ def measureNode(peers: int, rounds: int) -> None:
         for _ in range(rounds * 20):
             for number, node in enumerate((big, small)):
                 costs[number].append(getattr(node, direction)())
-        low = [min(found) for found in costs]
-        middle = [sorted(found)[len(found) // 2] for found in costs]
-        print(
-            f"  {label:<44}{low[0]:>9.2f}{low[1]:>9.2f}"
-            f"   ratio of medians {middle[0] / middle[1]:.2f}"
-        )
+        middle = [sorted(each)[len(each) // 2] for each in costs]
+        ratio = f"   ratio of medians {middle[0] / middle[1]:.2f}"
+        note(label, [min(each) for each in costs], ratio)
     for node in (big, small):
         node.close()
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -396,15 +406,25 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--changed", type=int, default=1_000)
     parser.add_argument("--rules", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args(arguments)
+    options = readOptions(parser, arguments)
     size = len(fullMap(options.peers)) / 1e6
     print(f"{options.peers:,} peers, {size:.1f} MB of JSON: milliseconds")
-    for label, cost in measureMap(options.peers, options.changed, options.rounds):
+    steps = measureMap(options.peers, options.changed, options.rounds)
+    for label, cost in steps:
         print(f"  {label:<44}{cost:>9.2f}")
-    measureNode(options.peers, options.rounds)
+    nodes = measureNode(options.peers, options.rounds)
     print(f"packet filter, batches of {BATCH}: microseconds a packet")
-    for label, cost in measureFilter(options.rules, options.rounds):
+    filters = measureFilter(options.rules, options.rounds)
+    for label, cost in filters:
         print(f"  {label:<44}{cost:>9.3f}")
+    absolute = {
+        "netmap_milliseconds": {label: round(cost, 2) for label, cost in steps},
+        "netmap_node": nodes,
+        "filter_microseconds_a_packet": {
+            label: round(cost, 3) for label, cost in filters
+        },
+    }
+    conclude("netmap", {}, absolute, options)
 
 
 if __name__ == "__main__":

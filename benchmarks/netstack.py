@@ -1,8 +1,8 @@
 """
 What one TCP flow costs from stack to stack, beside a bare copy and AEAD.
 
-Two stacks in one process hand each other lists of packets; there is no tunnel
-and no socket, and time is made up.  Absolute figures differ from machine to
+Two stacks in one process hand each other packets and runs of segments, as they do
+in nodes; there is no tunnel and no socket, and time is made up.  Absolute figures differ from machine to
 machine and from minute to minute; the ratios, taken in turns within one run,
 are what to compare.
 """
@@ -18,7 +18,9 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from benchmarks.results import conclude, readOptions, spread
 from tsrt.addresses import parseAddress
+from tsrt.dataplane.runs import arrivedOf, countOf
 from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.stack import Stack
 from tsrt.wire.checksum import onesSum
@@ -71,18 +73,19 @@ class Link:
         source = self.source
         while source.queued < queue:
             source.write(_TEXT)
-        packets = self.sending.drain(self.now)
+        items = self.sending.drainRuns(self.now)
         sent = clock()
-        self.segments += len(packets)
+        self.segments += countOf(items)
+        arrived = arrivedOf(items)
         self.now += ROUND_TRIP / 2
         receiving = self.receiving
         middle = clock()
-        receiving.receive(packets, self.now)
+        receiving.receive(arrived, self.now)
         receiving.takeReady()
         if self.sink is not None:
             self.got += len(self.sink.read())
         receiving.tick(self.now)
-        answers = receiving.drain(self.now)
+        answers = arrivedOf(receiving.drainRuns(self.now))
         received = clock()
         self.now += ROUND_TRIP / 2
         again = clock()
@@ -129,8 +132,8 @@ def main() -> int:
     """Print what some rounds took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--size", type=int, default=8_000_000, help="bytes a round")
-    options = parser.parse_args()
+    parser.add_argument("--size", type=int, default=64_000_000, help="bytes a round")
+    options = readOptions(parser)
 
     links = {family: Link(family) for family in ADDRESSES}
     bare = references()
@@ -161,6 +164,19 @@ def main() -> int:
         median = statistics.median(values)
         print(f"{name:16}{least:10.2f}{median:10.2f}{most:10.2f}{ratio}")
     print("times in microseconds a packet; both sides share one core")
+    absolute = {
+        "netstack_microseconds_a_packet": {
+            name: spread(values, 3)
+            for name, values in columns.items()
+            if not name.endswith("bit/s")
+        },
+        "netstack_mbit": {
+            name: spread(values)
+            for name, values in columns.items()
+            if name.endswith("bit/s")
+        },
+    }
+    conclude("netstack", {}, absolute, options)
     return 0
 
 

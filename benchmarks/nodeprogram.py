@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from twisted.internet.endpoints import connectProtocol
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
+from twisted.internet.task import deferLater
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,12 +27,13 @@ from zope.interface import implementer
 from tsrt import MemoryStateStore, Node, NodeConfig
 
 CHUNK = 1 << 16
-_ZEROS = bytes(CHUNK)
+_NOISE = os.urandom(CHUNK)
+"""What is poured: sums over zeros are cheaper than those over anything else."""
 
 
 @implementer(IPushProducer)
 class Pour(Protocol):
-    """Sends zeros as fast as they are taken, and waits for the receipt."""
+    """Sends noise as fast as it is taken, and waits for the receipt."""
 
     def __init__(self, size: int) -> None:
         self._size = self._left = size
@@ -51,7 +52,7 @@ class Pour(Protocol):
         transport: Any = self.transport
         self._isPaused = False
         while self._left and not self._isPaused:
-            piece = _ZEROS if self._left >= CHUNK else _ZEROS[: self._left]
+            piece = _NOISE if self._left >= CHUNK else _NOISE[: self._left]
             self._left -= len(piece)
             transport.write(piece)
             if not self._left:
@@ -114,7 +115,7 @@ class PingPong(Protocol):
 
     def __init__(self, clock: Callable[[], float], size: int, count: int) -> None:
         self._clock = clock
-        self._message = bytes(size)
+        self._message = os.urandom(size)
         self._count = count
         self._missing = 0
         self._began = 0.0
@@ -166,7 +167,7 @@ class Commands(LineReceiver):
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._node: Node | None = None
-        self._crowd: list[Node] = []
+        self._nodes: list[Node] = []
         self.ended: Deferred[None] = Deferred()
 
     def lineReceived(self, line: bytes) -> None:
@@ -197,20 +198,34 @@ class Commands(LineReceiver):
 
     async def do_start(self, command: dict[str, Any]) -> dict[str, Any]:
         """Join the tailnet."""
-        config = NodeConfig(
-            hostname=command["hostname"],
-            controlURL=command["control"],
-            authKey=command["authkey"],
-            ephemeral=True,
-        )
         began = self._reactor.seconds()
-        self._node = node = Node(self._reactor, config, state=MemoryStateStore())
-        node.startService()
+        self._node = node = self._start(command, command["hostname"])
         status = await node.up(60)
         return {
             "addresses": [str(address) for address in status.addresses],
             "seconds": self._reactor.seconds() - began,
         }
+
+    def _start(self, command: dict[str, Any], hostname: str) -> Node:
+        """Start one node more."""
+        config = NodeConfig(
+            hostname=hostname,
+            controlURL=command["control"],
+            authKey=command["authkey"],
+            ephemeral=True,
+        )
+        node = Node(self._reactor, config, state=MemoryStateStore(), name=hostname)
+        self._nodes.append(node)
+        node.startService()
+        return node
+
+    async def do_twin(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Have another node in this process, which counts what comes to a port."""
+        twin = self._start(command, command["hostname"])
+        status = await twin.up(60)
+        endpoint = twin.serverEndpoint(command["port"], backlog=1000)
+        await endpoint.listen(Factory.forProtocol(Count))
+        return {"addresses": [str(address) for address in status.addresses]}
 
     async def do_listen(self, command: dict[str, Any]) -> None:
         """Serve on a port."""
@@ -224,7 +239,7 @@ class Commands(LineReceiver):
         await connectProtocol(self.node.clientEndpoint(host, port), protocol)
 
     async def do_pour(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Send zeros over some connections at once."""
+        """Send noise over some connections at once."""
         count = max(command.get("count", 1), 1)
         flows = [Pour(command["size"] // count) for _ in range(count)]
         for flow in flows:
@@ -268,29 +283,28 @@ class Commands(LineReceiver):
         answer = await self.node.ping(command["address"])
         return {"latency": answer.seconds, "endpoint": answer.path}
 
-    async def do_crowd(self, command: dict[str, Any]) -> None:
-        """Start more nodes in this process, and connect each to an address."""
+    async def do_crowd(self, command: dict[str, Any]) -> dict[str, Any]:
+        """
+        Start more nodes in this process, and connect each to an address.
+
+        @return: how long each took to connect.
+        """
         host, port = parts(command["address"])
+        crowd = []
         for number in range(command["count"]):
-            config = NodeConfig(
-                hostname=f"{command['hostname']}-{number}",
-                controlURL=command["control"],
-                authKey=command["authkey"],
-                ephemeral=True,
-            )
-            node = Node(
-                self._reactor,
-                config,
-                state=MemoryStateStore(),
-                name=f"{command['hostname']}-{number}",
-            )
-            self._crowd.append(node)
-            node.startService()
+            node = self._start(command, f"{command['hostname']}-{number}")
             await node.up(60)
+            crowd.append(node)
+        await deferLater(self._reactor, command["pause"])
+        times = []
+        for node in crowd:
+            began = self._reactor.seconds()
             protocol = Protocol()
             await connectProtocol(node.clientEndpoint(host, port), protocol)
+            times.append(self._reactor.seconds() - began)
             assert protocol.transport is not None
             protocol.transport.loseConnection()
+        return {"times": times}
 
     async def do_usage(self, command: dict[str, Any]) -> dict[str, Any]:
         """What this process took so far."""
@@ -304,10 +318,8 @@ class Commands(LineReceiver):
 
     async def stop(self) -> None:
         """Leave the tailnet."""
-        for node in self._crowd:
+        for node in self._nodes:
             await node.stopService()
-        if self._node is not None:
-            await self._node.stopService()
 
 
 async def main(reactor: Any) -> None:
@@ -328,5 +340,4 @@ async def main(reactor: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.setswitchinterval(0.1)
     task.react(main)

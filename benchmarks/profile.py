@@ -2,8 +2,10 @@
 What each stage of a packet's way costs, for each tier, beside the bare AEAD.
 
 One flow of full segments goes from one stack to another in this process, with made-up
-time and no socket; each stage is timed for itself.  The least of many rounds counts,
-since other work on the machine only ever adds.
+time and no socket; each stage is timed for itself.  Then packets walk all the way
+between two whole nodes, see L{benchmarks.walk}: that has all that lies between the
+stages as well.  The least of many rounds counts, since other work on the machine only
+ever adds.
 """
 
 from __future__ import annotations
@@ -18,20 +20,29 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from benchmarks.results import conclude
+from benchmarks.results import conclude, readOptions
+from benchmarks.walk import RUNS, NullReactor, walksOf
 from tsrt.addresses import parseAddress
 from tsrt.dataplane.choice import TIERS, chooseTier
-from tsrt.dataplane.runs import ArrivedRun, DatagramRun, SealedRun, SegmentRun
+from tsrt.dataplane.runs import (
+    ArrivedRun,
+    DatagramRun,
+    SealedRun,
+    SegmentRun,
+    arrivedOf,
+    countOf,
+)
 from tsrt.errors import NotSupported
 from tsrt.netmap.filter import PacketFilter
 from tsrt.netstack.stack import Stack
 from tsrt.netstack.tcb import TIMESTAMPS_LENGTH
 from tsrt.underlay.batchport import BatchPort, bindPort
 from tsrt.wire.checksum import onesSum
-from tsrt.wire.tcp import ACK, PSH, SegmentBuilder, parseOptions
+from tsrt.wire.tcp import ACK, PSH, SegmentBuilder
 
 HERE, THERE = parseAddress("100.64.0.1"), parseAddress("100.64.0.2")
 MSS, COUNT = 1240, 48
+LONGEST = max(RUNS)
 PREFIX = b"\x04\0\0\0abcd"
 KEY = bytes(32)
 
@@ -62,15 +73,6 @@ def bare(rounds: int) -> dict[str, float]:
         ),
         "checksum": least(lambda: [onesSum(packet) for _ in many], rounds),
     }
-
-
-class NullReactor:
-    """Watches nothing."""
-
-    def addReader(self, reader: object) -> None:
-        """Nothing."""
-
-    removeReader = addReader
 
 
 def sockets(sealed: SealedRun, rounds: int) -> dict[str, float]:
@@ -121,31 +123,7 @@ def stacks(rounds: int) -> dict[str, float]:
         began = time.perf_counter()
         items = sending.drainRuns(now)
         drained = time.perf_counter()
-        arrived: list[bytes | ArrivedRun] = []
-        count = 0
-        for item in items:
-            if isinstance(item, bytes):
-                arrived.append(item)
-                count += 1
-                continue
-            packets = item.packets()
-            head = packets[0][: len(packets[0]) - item.mss]
-            flags = ACK | item.lastFlags
-            arrived.append(
-                ArrivedRun(
-                    packets,
-                    head,
-                    item.payload,
-                    item.mss,
-                    item.count,
-                    item.seq,
-                    item.ack,
-                    flags,
-                    item.window,
-                    parseOptions(item.options, 0, len(item.options)),
-                )
-            )
-            count += item.count
+        arrived = arrivedOf(items)
         again = time.perf_counter()
         receiving.receive(arrived, now)
         receiving.takeReady()
@@ -154,7 +132,7 @@ def stacks(rounds: int) -> dict[str, float]:
         ended = time.perf_counter()
         sending.receive(answers, now)
         sending.takeReady()
-        if count == COUNT:
+        if countOf(items) == COUNT:
             out = min(out, drained - began)
             into = min(into, ended - again)
     return {"stack out": out / COUNT * 1e6, "stack in": into / COUNT * 1e6}
@@ -167,56 +145,85 @@ def filtering(run: ArrivedRun, rounds: int) -> float:
     return least(lambda: packetFilter.admit([run], b"peer"), rounds)
 
 
+def tierStages(name: str, run: SegmentRun, rounds: int) -> dict[str, float] | None:
+    """What a tier and what is around it costs; nothing if it cannot be had."""
+    try:
+        tier = chooseTier(name)
+    except NotSupported as error:
+        print(error)
+        return None
+    sealer, opener = tier.sealer(KEY), tier.opener(KEY)
+    sealed = sealer.sealRun(run, PREFIX, 0, 1280)
+    data = DatagramRun(b"".join(map(bytes, sealed.buffers)), sealed.size)
+    (arrived,) = opener.openRun(data, 0, 0).items
+    assert isinstance(arrived, ArrivedRun)
+    return {
+        "seal run": least(partial(sealer.sealRun, run, PREFIX, 0, 1280), rounds),
+        "open run": least(partial(opener.openRun, data, 0, 0), rounds),
+        "filter": filtering(arrived, rounds),
+        **sockets(sealed, rounds),
+    }
+
+
+def table(title: str, columns: dict[str, dict[str, float]]) -> None:
+    """Print some costs of each tier."""
+    print(f"  {title:<26}" + "".join(f"{name:>10}" for name in columns))
+    for row in next(iter(columns.values())):
+        values = "".join(f"{costs[row]:>10.3f}" for costs in columns.values())
+        print(f"  {row:<26}{values}")
+
+
 def main() -> int:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
-    options = parser.parse_args()
+    options = readOptions(parser)
     rounds = options.rounds
     builder = SegmentBuilder(HERE, 1000, THERE, 80)
     run = SegmentRun(builder, 1, 2, ACK, 500, b"", os.urandom(MSS * COUNT), MSS, PSH)
     common = bare(rounds) | stacks(rounds)
-    table: dict[str, dict[str, float]] = {}
+    stages: dict[str, dict[str, float]] = {}
+    walks: dict[str, dict[str, float]] = {}
     for name in reversed(TIERS):
-        try:
-            tier = chooseTier(name)
-        except NotSupported as error:
-            print(error)
+        costs = tierStages(name, run, rounds)
+        if costs is None:
+            options.isWhole = False
             continue
-        sealer, opener = tier.sealer(KEY), tier.opener(KEY)
-        sealed = sealer.sealRun(run, PREFIX, 0, 1280)
-        data = DatagramRun(b"".join(map(bytes, sealed.buffers)), sealed.size)
-        (arrived,) = opener.openRun(data, 0, 0).items
-        assert isinstance(arrived, ArrivedRun)
-        table[name] = {
-            "seal run": least(partial(sealer.sealRun, run, PREFIX, 0, 1280), rounds),
-            "open run": least(partial(opener.openRun, data, 0, 0), rounds),
-            "filter": filtering(arrived, rounds),
-            **sockets(sealed, rounds),
+        stages[name] = costs
+        walks[name] = {
+            f"{length} at once: {part}": cost
+            for length, parts in walksOf(name, rounds).items()
+            for part, cost in parts.items()
         }
+        # Taken again beside each tier, because the machine's mood changes.
+        again = bare(rounds)
+        common |= {key: min(value, common[key]) for key, value in again.items()}
     print(f"microseconds a packet of {MSS} bytes in runs of {COUNT}, least of many")
     for name, value in common.items():
-        print(f"  {name:<14}{value:8.3f}")
-    stages = list(next(iter(table.values())))
-    print(f"  {'':<14}" + "".join(f"{name:>10}" for name in table))
-    for stage in stages:
-        row = "".join(f"{costs[stage]:>10.3f}" for costs in table.values())
-        print(f"  {stage:<14}{row}")
+        print(f"  {name:<26}{value:>10.3f}")
+    table("each stage alone", stages)
+    table("the whole walk of segments", walks)
     aead = common["AEAD seal"] + common["AEAD open"]
     ratios = {}
-    for name, costs in table.items():
-        walk = sum(costs.values()) + common["stack out"] + common["stack in"]
-        ratios[f"walk_over_aead_{name}"] = walk / aead
-        print(f"whole walk, both ends, over both AEADs, {name}: {walk / aead:.2f}")
-    rounded = {k: {s: round(v, 3) for s, v in c.items()} for k, c in table.items()}
-    conclude(
-        ratios,
-        {
-            "microseconds_a_packet": rounded
-            | {"all": {k: round(v, 3) for k, v in common.items()}}
+    for name, costs in walks.items():
+        for length, prefix in ((COUNT, "walk"), (LONGEST, "long_walk")):
+            ratio = costs[f"{length} at once: whole"] / aead
+            ratios[f"{prefix}_over_aead_{name}"] = ratio
+            print(f"whole walk, {length} at once, over both AEADs, {name}: {ratio:.2f}")
+    absolute = {
+        "microseconds_a_packet": {"all": rounded(common)}
+        | {name: rounded(costs) for name, costs in stages.items()},
+        "microseconds_a_packet_whole_walk": {
+            name: rounded(costs) for name, costs in walks.items()
         },
-    )
+    }
+    conclude("profile", ratios, absolute, options)
     return 0
+
+
+def rounded(costs: dict[str, float]) -> dict[str, float]:
+    """To nanoseconds."""
+    return {name: round(cost, 3) for name, cost in costs.items()}
 
 
 if __name__ == "__main__":

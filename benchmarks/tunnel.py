@@ -1,5 +1,6 @@
 """
-What the tunnel costs, beside the bare AEAD, in one run on one machine.
+What the tunnel costs, beside the bare AEAD, in one run on one machine: for packets,
+and for runs of segments with the tier of the data plane that is in use.
 
 Absolute figures differ from machine to machine and from minute to minute; the
 ratios, taken in turns within one run, are what to compare.
@@ -15,12 +16,26 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from tsrt.dataplane.runs import messagesOf
+from benchmarks.results import conclude, readOptions
+from tsrt.addresses import parseAddress
+from tsrt.dataplane.choice import TIER
+from tsrt.dataplane.runs import (
+    DatagramRun,
+    Outgoing,
+    Received,
+    Sealed,
+    SealedRun,
+    SegmentRun,
+    messagesOf,
+)
 from tsrt.keys import NodeKey
 from tsrt.tunnel.table import TunnelTable
 from tsrt.tunnel.timestamps import TimestampSource
+from tsrt.wire.tcp import ACK, PSH, SegmentBuilder
 
 BATCH = 48
+LONGEST = 392
+FULL = 1280
 ROUNDS = 15
 REPEAT = 40
 
@@ -104,27 +119,47 @@ def repeated(work: Callable[[], object]) -> Callable[[], object]:
     return many
 
 
-def measure(size: int, batch: int, rounds: int) -> dict[str, Stopwatch]:
+def segmentRun(count: int) -> SegmentRun:
+    """Segments that make packets of L{FULL} bytes."""
+    here, there = parseAddress("100.64.0.1"), parseAddress("100.64.0.2")
+    builder = SegmentBuilder(here, 1000, there, 80)
+    mss = FULL - builder.overhead
+    data = os.urandom(mss * count)
+    return SegmentRun(builder, 1, 2, ACK, 500, b"", data, mss, PSH)
+
+
+def arriving(items: list[Sealed]) -> list[Received]:
+    """What was sealed, as it comes from a socket that joins datagrams."""
+    return [
+        DatagramRun(b"".join(map(bytes, item.buffers)), item.size)
+        if isinstance(item, SealedRun)
+        else item
+        for item in items
+    ]
+
+
+def measure(items: list[Outgoing], size: int, rounds: int) -> dict[str, Stopwatch]:
     """
     Time sealing and opening, bare and by the tunnel, in turns.
 
-    @param size: of the inner packets, in bytes.
-    @param batch: packets handed over at once.
+    @param items: the packets that are handed over at once.
+    @param size: of each packet, in bytes.
     """
     now = 1000.0
-    packets = [ipPacket(size)] * batch
-    seal, open_ = repeated(bareSeal(packets)), bareOpen(packets)
+    packets = sum(map(len, items)) // size
+    plain = [ipPacket(size)] * packets
+    seal, open_ = repeated(bareSeal(plain)), bareOpen(plain)
     sender, receiver, _, public = connected(now)
     watches = {name: Stopwatch() for name in ("bare seal", "seal", "bare open", "open")}
-    count = batch * REPEAT
+    count = packets * REPEAT
 
     def sealOnce() -> None:
-        sender.send(public, packets, now)
+        sender.send(public, items, now)
 
     for _ in range(rounds):
-        batches = [messagesOf(sender.send(public, packets, now)) for _ in range(REPEAT)]
+        batches = [arriving(sender.send(public, items, now)) for _ in range(REPEAT)]
 
-        def openAll(batches: list[list[bytes]] = batches) -> None:
+        def openAll(batches: list[list[Received]] = batches) -> None:
             for messages in batches:
                 receiver.receive(messages, b"here", now)
 
@@ -176,23 +211,41 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    options = parser.parse_args()
+    options = readOptions(parser)
     print(f"Python {sys.version.split()[0]}; µs a packet, best (median)")
-    print(f"{'size':>5} {'batch':>5}  {'step':<5} {'AEAD':>13} {'tunnel':>13} ratio")
-    for size in (60, 576, 1280):
-        for batch in (1, BATCH):
-            watches = measure(size, batch, options.rounds)
-            for step in ("seal", "open"):
-                bare, whole = watches[f"bare {step}"], watches[step]
-                print(
-                    f"{size:>5} {batch:>5}  {step:<5}"
-                    f" {bare.best:>5.2f} ({bare.median:>5.2f})"
-                    f" {whole.best:>5.2f} ({whole.median:>5.2f})"
-                    f" {whole.median / bare.median:>5.2f}"
-                )
-    print(f"handshake, both sides: {measureHandshakes(200):.0f} µs")
+    print(f"{'':<24} {'step':<5} {'AEAD':>13} {'tunnel':>13} ratio")
+    cases: dict[str, tuple[list[Outgoing], int]] = {
+        f"{batch} of {size} bytes": ([ipPacket(size)] * batch, size)
+        for size in (60, 576, FULL)
+        for batch in (1, BATCH)
+    }
+    for count in (BATCH, LONGEST):
+        cases[f"run of {count}, {TIER.name}"] = ([segmentRun(count)], FULL)
+    found: dict[str, dict[str, float]] = {}
+    for name, (items, size) in cases.items():
+        watches = measure(items, size, options.rounds)
+        found[name] = {step: round(w.median, 3) for step, w in watches.items()}
+        for step in ("seal", "open"):
+            bare, whole = watches[f"bare {step}"], watches[step]
+            print(
+                f"{name:<24} {step:<5}"
+                f" {bare.best:>5.2f} ({bare.median:>5.2f})"
+                f" {whole.best:>5.2f} ({whole.median:>5.2f})"
+                f" {whole.median / bare.median:>5.2f}"
+            )
+    handshake = measureHandshakes(200)
+    print(f"handshake, both sides: {handshake:.0f} µs")
     added, served = measurePeers(10_000)
     print(f"10,000 peers: {added:.2f} µs to add one, {served:.0f} µs to call one")
+    absolute = {
+        "tunnel_microseconds_a_packet": found,
+        "tunnel_microseconds": {
+            "handshake, both sides": round(handshake),
+            "add a peer": round(added, 2),
+            "call a peer": round(served, 1),
+        },
+    }
+    conclude("tunnel", {}, absolute, options)
 
 
 if __name__ == "__main__":

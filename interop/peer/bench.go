@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log"
@@ -20,13 +21,21 @@ import (
 
 const chunk = 1 << 16
 
+// noise is what is poured: sums over zeros are cheaper than those over anything
+// else.
+var noise = func() []byte {
+	b := make([]byte, chunk)
+	rand.Read(b)
+	return b
+}()
+
 // count takes a stream to its end and answers with its length.
 func count(conn net.Conn) {
 	n, _ := io.Copy(io.Discard, conn)
 	fmt.Fprintf(conn, "%d\n", n)
 }
 
-// pour sends zeros over some connections at once, and measures until the other
+// pour sends noise over some connections at once, and measures until the other
 // side has said that it got all of them.
 func pour(ctx context.Context, c command) (answer, error) {
 	flows := max(c.Count, 1)
@@ -65,9 +74,8 @@ func pour(ctx context.Context, c command) (answer, error) {
 }
 
 func pourOne(conn net.Conn, size int64) error {
-	zeros := make([]byte, chunk)
 	for left := size; left > 0; {
-		n, err := conn.Write(zeros[:min(left, chunk)])
+		n, err := conn.Write(noise[:min(left, chunk)])
 		if err != nil {
 			return err
 		}
@@ -98,6 +106,7 @@ func pingpong(ctx context.Context, c command) (answer, error) {
 		conn.SetDeadline(deadline)
 	}
 	out, back := make([]byte, c.Size), make([]byte, c.Size)
+	rand.Read(out)
 	times := make([]float64, c.Count)
 	for i := range times {
 		began := time.Now()
@@ -146,8 +155,10 @@ func connects(ctx context.Context, c command) (answer, error) {
 	return answer{"seconds": seconds}, nil
 }
 
-// crowd starts more nodes in this process, and connects each to an address.
+// crowd starts more nodes in this process, and then connects each to an address;
+// it measures how long each takes to connect.
 func crowd(ctx context.Context, c command) (answer, error) {
+	var started []*tsnet.Server
 	for i := range c.Count {
 		s := &tsnet.Server{
 			Hostname:   fmt.Sprintf("%s-%d", c.Hostname, i),
@@ -162,14 +173,21 @@ func crowd(ctx context.Context, c command) (answer, error) {
 			s.Close()
 			return nil, err
 		}
-		members = append(members, s)
+		started = append(started, s)
+	}
+	members = append(members, started...)
+	time.Sleep(time.Duration(c.Pause * float64(time.Second)))
+	times := make([]float64, len(started))
+	for i, s := range started {
+		began := time.Now()
 		conn, err := s.Dial(ctx, c.Network, c.Address)
 		if err != nil {
 			return nil, err
 		}
+		times[i] = time.Since(began).Seconds()
 		conn.Close()
 	}
-	return nil, nil
+	return answer{"times": times}, nil
 }
 
 // members are the nodes that crowd has started.

@@ -52,9 +52,10 @@ type command struct {
 	URL     string `json:"url"`
 
 	// For benchmarks.
-	Count    int `json:"count"`    // flows, messages or connections
-	Parallel int `json:"parallel"` // connections at a time
-	Timeout  int `json:"timeout"`  // seconds
+	Count    int     `json:"count"`    // flows, messages, connections or nodes
+	Parallel int     `json:"parallel"` // connections at a time
+	Pause    float64 `json:"pause"`    // seconds before nodes connect
+	Timeout  int     `json:"timeout"`  // seconds
 }
 
 type answer map[string]any

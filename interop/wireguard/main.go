@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -20,8 +21,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/tun/netstack"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 )
 
 // command is one line of input.
@@ -37,25 +42,34 @@ type command struct {
 	AllowedIPs []string `json:"allowedIPs"` // * of the peer
 	Addresses  []string `json:"addresses"`  // our own, inside
 	MTU        int      `json:"mtu"`
-	Local      string   `json:"local"` // outside address and port to bind
+	Local      string   `json:"local"`   // outside address and port to bind
+	Batches    bool     `json:"batches"` // for benchmarks: the usual bind, TCP alone
 	Verbose    bool     `json:"verbose"`
 
-	// For listen, dial and ping.
+	// For listen, dial, pour and ping.
 	Network string `json:"network"` // tcp or udp
 	Port    int    `json:"port"`    // to listen on
 	Address string `json:"address"` // host:port to dial, host to ping
 	Mode    string `json:"mode"`    // of a TCP listener: echo, sink, source, count
 	Size    int64  `json:"size"`    // bytes to send
 	Seed    uint64 `json:"seed"`    // of the bytes to send
+	Count   int    `json:"count"`   // streams to pour at once
 	Timeout int    `json:"timeout"` // seconds
 }
 
 type answer map[string]any
 
-// node is what start makes.
+// node is what start makes; there is no inside if it is for benchmarks.
 type node struct {
-	device *device.Device
-	inside *netstack.Net
+	device  *device.Device
+	inside  *netstack.Net
+	streams streams
+}
+
+// streams is what both kinds of stack have.
+type streams interface {
+	DialContext(context.Context, string, string) (net.Conn, error)
+	ListenTCP(*net.TCPAddr) (*gonet.TCPListener, error)
 }
 
 var (
@@ -126,19 +140,26 @@ func run(c command) (answer, error) {
 	if n == nil {
 		return nil, errors.New("not started")
 	}
+	isStream := !strings.HasPrefix(c.Network, "udp")
+	if n.inside == nil && (c.Cmd == "ping" || !isStream) {
+		return nil, errors.New("started for streams alone")
+	}
 	switch c.Cmd {
 	case "set":
 		return nil, n.device.IpcSet(peerSettings(c))
 	case "stats":
 		return stats(n)
 	case "listen":
-		return listen(n.inside, c)
+		if isStream {
+			return listen(n.streams, c)
+		}
+		return listenUDP(n.inside, c)
 	case "dial":
-		return dial(ctx, n.inside, c)
+		return dial(ctx, n.streams, c)
 	case "ping":
 		return ping(ctx, n.inside, c)
 	case "pour":
-		return pour(ctx, n.inside, c)
+		return pour(ctx, n.streams, c)
 	case "usage":
 		return usage()
 	}
@@ -167,7 +188,16 @@ func start(c command) (answer, error) {
 	if c.MTU == 0 {
 		c.MTU = 1280
 	}
-	tun, inside, err := netstack.CreateNetTUN(addresses, nil, c.MTU)
+	n := &node{}
+	var link tun.Device
+	var bind conn.Bind
+	if c.Batches {
+		batches, failed := newBatchTUN(addresses, c.MTU)
+		n.streams, link, bind, err = batches, batches, conn.NewDefaultBind(), failed
+	} else {
+		link, n.inside, err = netstack.CreateNetTUN(addresses, nil, c.MTU)
+		n.streams, bind = n.inside, &oneSocket{local: local.Addr()}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +205,7 @@ func start(c command) (answer, error) {
 	if c.Verbose {
 		logger.Verbosef = log.Printf
 	}
-	dev := device.NewDevice(tun, &oneSocket{local: local.Addr()}, logger)
+	dev := device.NewDevice(link, bind, logger)
 	settings := fmt.Sprintf("private_key=%s\nlisten_port=%d\n%s",
 		c.PrivateKey, local.Port(), peerSettings(c))
 	if err := dev.IpcSet(settings); err != nil {
@@ -186,7 +216,8 @@ func start(c command) (answer, error) {
 		dev.Close()
 		return nil, err
 	}
-	us = &node{dev, inside}
+	n.device = dev
+	us = n
 	values, err := settingsOf(dev)
 	if err != nil {
 		return nil, err

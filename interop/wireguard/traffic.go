@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,16 +31,18 @@ func (p *pattern) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// listen serves on a port of the tunnel until the program ends.
-func listen(inside *netstack.Net, c command) (answer, error) {
-	if c.Network == "udp" {
-		pc, err := inside.ListenUDP(&net.UDPAddr{Port: c.Port})
-		if err != nil {
-			return nil, err
-		}
-		go echoDatagrams(pc)
-		return answer{"address": pc.LocalAddr().String()}, nil
+// listenUDP echoes on a port of the tunnel until the program ends.
+func listenUDP(inside *netstack.Net, c command) (answer, error) {
+	pc, err := inside.ListenUDP(&net.UDPAddr{Port: c.Port})
+	if err != nil {
+		return nil, err
 	}
+	go echoDatagrams(pc)
+	return answer{"address": pc.LocalAddr().String()}, nil
+}
+
+// listen serves on a port of the tunnel until the program ends.
+func listen(inside streams, c command) (answer, error) {
 	ln, err := inside.ListenTCP(&net.TCPAddr{Port: c.Port})
 	if err != nil {
 		return nil, err
@@ -86,7 +90,7 @@ func serve(conn net.Conn, c command) {
 }
 
 // dial connects, sends a pattern, ends its side and reads until the other ends.
-func dial(ctx context.Context, inside *netstack.Net, c command) (answer, error) {
+func dial(ctx context.Context, inside streams, c command) (answer, error) {
 	began := time.Now()
 	conn, err := inside.DialContext(ctx, c.Network, c.Address)
 	if err != nil {
@@ -122,37 +126,66 @@ func dial(ctx context.Context, inside *netstack.Net, c command) (answer, error) 
 	}, err
 }
 
-// pour sends zeros, and measures until the other side has said that it got them.
-func pour(ctx context.Context, inside *netstack.Net, c command) (answer, error) {
-	conn, err := inside.DialContext(ctx, c.Network, c.Address)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
-	zeros := make([]byte, 1<<16)
-	began := time.Now()
-	for left := c.Size; left > 0; {
-		n, err := conn.Write(zeros[:min(left, int64(len(zeros)))])
+// noise is what is poured: sums over zeros are cheaper than those over anything
+// else.
+var noise = func() []byte {
+	b := make([]byte, 1<<16)
+	rand.Read(b)
+	return b
+}()
+
+// pour sends noise over some connections at once, and measures until the other
+// side has said that it got all of them.
+func pour(ctx context.Context, inside streams, c command) (answer, error) {
+	flows := max(c.Count, 1)
+	conns := make([]net.Conn, flows)
+	for i := range conns {
+		conn, err := inside.DialContext(ctx, c.Network, c.Address)
 		if err != nil {
 			return nil, err
+		}
+		defer conn.Close()
+		if deadline, ok := ctx.Deadline(); ok {
+			conn.SetDeadline(deadline)
+		}
+		conns[i] = conn
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, flows)
+	times := make([]float64, flows)
+	began := time.Now()
+	for i, conn := range conns {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			errs[i] = pourOne(conn, c.Size/int64(flows))
+			times[i] = time.Since(began).Seconds()
+		}()
+	}
+	wg.Wait()
+	seconds := time.Since(began).Seconds()
+	return answer{"seconds": seconds, "times": times}, errors.Join(errs...)
+}
+
+func pourOne(conn net.Conn, size int64) error {
+	for left := size; left > 0; {
+		n, err := conn.Write(noise[:min(left, int64(len(noise)))])
+		if err != nil {
+			return err
 		}
 		left -= int64(n)
 	}
 	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-		return nil, err
+		return err
 	}
 	told, err := io.ReadAll(conn)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	seconds := time.Since(began).Seconds()
-	if want := fmt.Sprintf("%d\n", c.Size); string(told) != want {
-		return nil, fmt.Errorf("the other side got %q, not %q", told, want)
+	if want := fmt.Sprintf("%d\n", size); string(told) != want {
+		return fmt.Errorf("the other side got %q, not %q", told, want)
 	}
-	return answer{"seconds": seconds, "times": []float64{seconds}}, nil
+	return nil
 }
 
 // usage is the processor time that this process took so far.
