@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +134,15 @@ class KernelTests(SynchronousTestCase):
         """What it opens is not what it should be."""
         open_ = compiled.lib.tsrt_open_run
 
-        def openWrongly(where: int, *arguments: Any) -> int:
-            result: int = open_(*arguments)
-            arguments[where][50] ^= 1
-            return result
-
         # The plaintexts, and the payloads that were put together.
         for where in (5, 6):
-            self.refused("tsrt_open_run", partial(openWrongly, where))
+
+            def openWrongly(*arguments: Any, where: int = where) -> int:
+                result: int = open_(*arguments)
+                arguments[where][50] ^= 1
+                return result
+
+            self.refused("tsrt_open_run", openWrongly)
 
     def test_opensForged(self) -> None:
         """It does not look at the tags."""
