@@ -68,10 +68,26 @@ def _dataPlane(document: dict[str, Any] | None) -> list[str]:
     """By what means packets are handled, where the node tells it."""
     if document is None:
         return []
-    joins, cuts = document["UDPReceiveOffload"], document["UDPSendOffload"]
-    offloads = [name for name, isUsed in (("GSO", cuts), ("GRO", joins)) if isUsed]
-    how = f"with UDP {' and '.join(offloads)}" if offloads else "without UDP offloads"
+    families = {name: document[name] for name in ("IPv4", "IPv6") if name in document}
+    means = {name: _offloads(family) for name, family in families.items()}
+    if len(set(means.values())) > 1:
+        how = "with UDP " + ", ".join(
+            f"{offloads or 'nothing'} by {name}" for name, offloads in means.items()
+        )
+    elif any(means.values()):
+        how = f"with UDP {means.popitem()[1]}"
+    else:
+        how = "without UDP offloads"
+    narrow = sum(family["PathsWithoutSendOffload"] for family in families.values())
+    if narrow:
+        how += f"; {narrow} {'path' if narrow == 1 else 'paths'} without GSO"
     return ["", f"# Data plane: {document['Tier']}, {how}"]
+
+
+def _offloads(family: dict[str, Any]) -> str:
+    """What the system does for the socket of a family."""
+    names = (("GSO", "UDPSendOffload"), ("GRO", "UDPReceiveOffload"))
+    return " and ".join(name for name, key in names if family[key])
 
 
 def _row(status: dict[str, Any], node: dict[str, Any], isSelf: bool) -> list[str]:

@@ -76,7 +76,7 @@ class Table:
         self.size = size
         self.array = np.zeros((count, width), np.uint8)
         self.flat = self.array.reshape(-1)
-        whole = memoryview(self.flat.data)
+        whole = self.flat.data
         self.rows = [
             whole[at + self.START : at + size] for at in range(0, count * width, width)
         ]
@@ -96,7 +96,7 @@ class Table:
         # Buffers that are cut from a buffer all keep the array that it is of.
         lent = self.flat[:length]
         self._lent = ref(lent)
-        return memoryview(lent.data)
+        return lent.data
 
 
 class Messages(Table):
@@ -180,7 +180,7 @@ class Nonces:
     def _make(self, count: int) -> None:
         size = self.SIZE
         whole = np.zeros(count * size, np.uint8)
-        view = memoryview(whole.data)
+        view = whole.data
         self._counters = np.ndarray((count,), _COUNTER, whole, size - 8, (size,))
         self.rows = [view[at : at + size] for at in range(0, count * size, size)]
 
@@ -469,27 +469,28 @@ class FastOpener(PlainOpener):
 
     def openRun(self, run: DatagramRun, first: int, counter: int) -> Opened:
         """See L{Opener.openRun<tsrt.dataplane.interface.Opener.openRun>}."""
-        count, size = run.count - first, run.size
-        length = len(run.data) - first * size
-        lastSize = length - (count - 1) * size
+        data, size, start = run.data, run.size, first * run.size
+        count, inner = run.count - first, size - MIN_TRANSPORT_LENGTH
+        lastSize = len(data) - start - (count - 1) * size
         if lastSize < MIN_TRANSPORT_LENGTH:
             # It holds no tag.
-            count -= 1
-            lastSize = size
-        inner = size - MIN_TRANSPORT_LENGTH
+            count, lastSize = count - 1, size
         if count < LEAST_OPENED or inner < _LEAST_PLAINTEXT:
             return super().openRun(run, first, counter)
+        counters = np.arange(counter, counter + count, dtype=np.uint64)
+        theirs = np.ndarray((count,), _COUNTER, data, start + 8, (size,))
+        wrong = (theirs != counters).tobytes().find(1)
+        if wrong == 0:
+            return Opened(0, [], 0, 0)
+        if wrong > 0:
+            count, lastSize = wrong, size
         if self._decryptInto is None:
             self._decryptInto = ChaCha20Poly1305(self._key).decrypt_into
         desk = self._desk
-        # A copy costs less than slices, which these rows have already.
+        # To copy them all costs less than a slice of each, which is here already.
         messages = desk.table(Messages, count, size)
         length = (count - 1) * size + lastSize
-        messages.flat[:length] = np.frombuffer(run.data, np.uint8, length, first * size)
-        counters = np.arange(counter, counter + count, dtype=np.uint64)
-        wrong = (messages.counters[:count] != counters).tobytes().find(1)
-        if wrong >= 0:
-            count, lastSize = wrong, size
+        messages.flat[:length] = np.frombuffer(data, np.uint8, length, start)
         plaintexts = desk.table(Plaintexts, count, inner)
         desk.nonces.fill(counters[:count])
         sealed, rooms = messages.rows[:count], plaintexts.rows

@@ -20,7 +20,11 @@ class StackLimits:
     """
     Bounds of one stack.  Times are in seconds, sizes in bytes.
 
-    @ivar flows: TCP flows in any state, half-open ones included.
+    @ivar flows: TCP flows in any state, half-open ones included.  One that is idle
+        takes 5 kB, so that all of them take 80 MB; what is not read of one comes on
+        top of that, 64 kB at first.  A stranger alone cannot fill the table: there
+        are the bounds of each listener, and its backlog, below which an application
+        has to take flows.
     @ivar halfOpen: half-open flows of one listener.
     @ivar halfOpenPerRemote: half-open flows of one listener with one remote
         address, so that one peer alone cannot fill the backlog.
@@ -46,7 +50,7 @@ class StackLimits:
     @ivar pathMTULifetime: how long it is believed (RFC 1191 6.3).
     """
 
-    flows: int = field(default=4096, validator=_count)
+    flows: int = field(default=16384, validator=_count)
     halfOpen: int = field(default=256, validator=_count)
     halfOpenPerRemote: int = field(default=64, validator=_count)
     halfOpenTimeout: float = field(default=60.0, validator=_amount)

@@ -25,6 +25,7 @@ from tsrt.runtime.status import NodeStatus
 from tsrt.tailcfg import formatTime
 from tsrt.tailcfg.codec import decodeRaw, toBuiltins
 from tsrt.tunnel.peer import PeerTunnelStatus
+from tsrt.underlay.batchport import Offloads
 
 ACTIVE = 120.0
 """Seconds after the last packet for which a peer counts as active."""
@@ -41,8 +42,8 @@ class StatusSources:
     @ivar tunnel: how the tunnel to a peer stands, likewise.
     @ivar endpoints: where this node may be reached.
     @ivar regionName: the code of a relay region, or its number.
-    @ivar offloads: what the system does for the UDP sockets: joining what arrives,
-        and cutting what is sent.
+    @ivar offloads: what the system does for the UDP socket of each family (4 or 6)
+        that has one.
     @ivar age: the seconds since a time of paths and tunnels.
     @ivar wallclock: the seconds since 1970.
     """
@@ -54,7 +55,7 @@ class StatusSources:
     endpoints: Callable[[], Iterable[str]]
     regionName: Callable[[int], str]
     exitNode: Callable[[], ExitChoice]
-    offloads: Callable[[], tuple[bool, bool]]
+    offloads: Callable[[], Mapping[int, Offloads]]
     age: Callable[[float], float]
     wallclock: Callable[[], float]
 
@@ -119,8 +120,14 @@ class BackendStatus:
 
     def _dataPlane(self) -> dict[str, Any]:
         """By what means packets are handled; of our own, as others have no tiers."""
-        joins, cuts = self._from.offloads()
-        return {"Tier": TIER.name, "UDPReceiveOffload": joins, "UDPSendOffload": cuts}
+        return {"Tier": TIER.name} | {
+            f"IPv{family}": {
+                "UDPReceiveOffload": offloads.joins,
+                "UDPSendOffload": offloads.cuts,
+                "PathsWithoutSendOffload": offloads.singles,
+            }
+            for family, offloads in self._from.offloads().items()
+        }
 
     def _users(self, netmap: NetworkMap) -> dict[str, Any]:
         owners = {peer.user for peer in netmap.peers}

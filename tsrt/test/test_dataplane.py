@@ -138,6 +138,29 @@ class TierMixin:
         for filling in (bytes(30000), b"\xff" * 30000):
             self.checkSealed(runOf(filling, 1240))
 
+    def test_sealPaddingIsZeros(self) -> None:
+        """Padding is zeros, whatever was sealed before."""
+        for mss in (1240, 1229, 1235, 1240, 1230):
+            self.checkSealed(runOf(b"\xff" * (20 * mss + 1), mss))
+
+    def test_sealCounters(self) -> None:
+        """Counters have 64 bits."""
+        for counter in ((1 << 32) - 5, (1 << 63) - 5, (1 << 64) - (1 << 14)):
+            self.checkSealed(runOf(self.payload(20000), 1240), counter)
+
+    def test_sealedStays(self) -> None:
+        """What was sealed is not changed by what is sealed after it."""
+        runs = [runOf(self.payload(12000), 1240) for _ in range(20)]
+        made = [self.sealer.sealRun(run, PREFIX, 3, 1280) for run in runs]
+        parts = [one.slices(4, 65507)[1][0] for one in made]
+        wanted = [sealed(run.packets(), 3) for run in runs]
+        self.assertEqual([one.messages() for one in made], wanted)
+        del made
+        for run in runs:
+            self.sealer.sealRun(run, PREFIX, 9, 1280)
+        for part, messages in zip(parts, wanted, strict=True):
+            self.assertEqual(b"".join(part), b"".join(messages[4:8]))
+
     def test_sealBeyondTheMTU(self) -> None:
         """What is larger than the MTU is not padded."""
         self.checkSealed(runOf(self.payload(30000), 1240), mtu=1270)
@@ -284,6 +307,101 @@ class TierMixin:
         (found,) = self.openAll(packets)
         self.assertEqual(found.count, 8)
 
+    def test_longIdentification(self) -> None:
+        """So they are from any one on, if the headers are right."""
+        for since in (1, 2, 30):
+            base = runOf(self.payload(60 * 1240 - 7), 1240).packets()
+            packets = base[:since] + [
+                identified(packet, number)
+                for number, packet in enumerate(base[since:], 65530)
+            ]
+            (found,) = self.openAll(packets)
+            self.assertEqual(found.count, 60)
+            for at in (4, 5, 10, 11):
+                damaged = bytearray(packets[40])
+                damaged[at] ^= 0x11
+                changed = [*packets[:40], bytes(damaged), *packets[41:]]
+                first, lone, last = self.openAll(changed)
+                self.assertEqual((first.count, last.count), (40, 19))
+                self.assertEqual(lone, bytes(damaged))
+
+    def test_pushInTheMiddle(self) -> None:
+        """Wherever a segment has PSH, a run ends."""
+        for pushed in (1, 2, 9, 47, 48):
+            first = runOf(self.payload(pushed * 1240 + 1240), 1240)
+            rest = runOf(
+                self.payload(9 * 1240), 1240, seq=first.seq + len(first.payload)
+            )
+            items = self.openAll(first.packets() + rest.packets())
+            self.assertEqual(
+                [(item.count, item.flags, item.payload) for item in items],
+                [
+                    (pushed + 1, ACK | PSH, first.payload),
+                    (9, ACK | PSH, rest.payload),
+                ],
+            )
+
+    def test_shorterInTheMiddle(self) -> None:
+        """A segment that is shorter than its message lets it be ends a run."""
+        for mss, family in ((1240, 4), (1220, 6)):
+            first = runOf(self.payload(20 * mss - 3), mss, family, lastFlags=0)
+            rest = runOf(
+                self.payload(9 * mss), mss, family, seq=first.seq + len(first.payload)
+            )
+            items = self.openAll(first.packets() + rest.packets())
+            self.assertEqual(
+                [(item.count, item.flags, item.payload) for item in items],
+                [(20, ACK, first.payload), (9, ACK | PSH, rest.payload)],
+            )
+
+    def test_anyPadding(self) -> None:
+        """What follows a packet in its message is of no matter."""
+        for mss in (1240, 1239, 1238, 1237, 1205):
+            for family in (4, 6):
+                run = runOf(self.payload(30 * mss), mss, family, lastFlags=0)
+                packets = run.packets()
+                plaintexts = [
+                    packet + self.payload(1312 - len(packet)) for packet in packets
+                ]
+                for last in (packets[-1], plaintexts[-1]):
+                    datagrams = joined(sealed([*plaintexts[:-1], last], 3, 2000))
+                    opened = self.opener.openRun(datagrams, 0, 3)
+                    (found,) = opened.items
+                    self.assertEqual(opened.taken, 30)
+                    self.assertEqual(found.payload, run.payload)
+                    self.assertEqual(found.packets(), packets)
+
+    def test_urgentPointers(self) -> None:
+        """Where a segment without URG points to is its own affair."""
+        packets = runOf(self.payload(9920), 1240).packets()
+        changed = bytearray(packets[4])
+        changed[38:40] = b"\x01\x00"
+        total = int.from_bytes(changed[36:38], "big") - 256
+        changed[36:38] = (total % 65535).to_bytes(2, "big")
+        packets[4] = bytes(changed)
+        (found,) = self.openAll(packets)
+        self.assertEqual(found.count, 8)
+
+    def test_openedStays(self) -> None:
+        """What was opened is not changed by what is opened after it."""
+        runs = [runOf(self.payload(12001), 1240) for _ in range(20)]
+        many = [joined(sealed(run.packets(), 3)) for run in runs]
+        found = [self.opener.openRun(each, 0, 3).items[0] for each in many]
+        for run, item in zip(runs, found, strict=True):
+            self.assertEqual(item.packets(), run.packets())
+            self.assertEqual(item.payload, run.payload)
+
+    def test_scratch(self) -> None:
+        """What was opened does not lie in what arrived."""
+        run = runOf(self.payload(12001), 1240)
+        messages = sealed(run.packets(), 3)
+        data = bytearray(b"".join(messages))
+        datagrams = DatagramRun(memoryview(data), len(messages[0]))
+        (found,) = self.opener.openRun(datagrams, 0, 3).items
+        data[:] = bytes(len(data))
+        self.assertEqual(found.packets(), run.packets())
+        self.assertEqual(found.payload, run.payload)
+
     def test_otherProtocols(self) -> None:
         """Datagrams and fragments are no segments."""
         packets = runOf(self.payload(9920), 1240).packets()
@@ -322,6 +440,31 @@ class TierMixin:
             self.assertEqual(packetsOf(opened.items), packets[13:])
         self.assertEqual(self.opener.openRun(joined(good), 0, 8).taken, 0)
 
+    def test_openStopsAnywhere(self) -> None:
+        """Wherever it ends, what comes before it is there, and nothing else."""
+        run = runOf(self.payload(29 * 1240 + 5), 1240)
+        packets = run.packets()
+        good = sealed(packets, 9)
+        for at in (0, 1, 2, 3, 4, 5, 28, 29):
+            for byte in (8, 15, 16, 40, -17, -1):
+                changed = bytearray(good[at])
+                changed[byte] ^= 1
+                messages = [*good[:at], bytes(changed), *good[at + 1 :]]
+                opened = self.opener.openRun(joined(messages), 0, 9)
+                self.assertEqual(opened.taken, at)
+                self.assertEqual(packetsOf(opened.items), packets[:at])
+                self.assertEqual(len(opened.items), min(at, 1))
+                self.assertEqual((opened.dropped, opened.keepalives), (0, 0))
+
+    def test_largeCounters(self) -> None:
+        """Counters have 64 bits here as well."""
+        packets = runOf(self.payload(200 * 1240), 1240).packets()
+        for counter in ((1 << 32) - 5, (1 << 63) - 5, (1 << 64) - (1 << 14)):
+            run = joined(sealed(packets, counter))
+            opened = self.opener.openRun(run, 150, counter + 150)
+            self.assertEqual(opened.taken, 50)
+            self.assertEqual(packetsOf(opened.items), packets[150:])
+
     def test_open(self) -> None:
         """Single messages open, forgeries do not."""
         (message,) = sealed([b"p" * 32], 4)
@@ -341,6 +484,24 @@ class TierMixin:
         opened = self.opener.openRun(run, 0, 1)
         self.assertEqual((opened.taken, opened.dropped, opened.keepalives), (2, 1, 1))
 
+    def test_keepaliveAtTheEnd(self) -> None:
+        """An empty message ends what the system joins, and counts as such."""
+        packets = runOf(self.payload(20 * 1240), 1240, lastFlags=0).packets()
+        opened = self.opener.openRun(joined(sealed([*packets, b""], 4)), 0, 4)
+        self.assertEqual((opened.taken, opened.keepalives, opened.dropped), (21, 1, 0))
+        self.assertEqual(packetsOf(opened.items), packets)
+        self.assertEqual(len(opened.items), 1)
+
+    def test_noPacketInTheMiddle(self) -> None:
+        """What is no packet is dropped, and parts two runs."""
+        packets = runOf(self.payload(20 * 1240), 1240, lastFlags=0).packets()
+        for junk in (bytes(1280), b"\x45" + bytes(1279), b"\x45\0\xff\xff" * 320):
+            plaintexts = [*packets[:9], junk, *packets[9:]]
+            opened = self.opener.openRun(joined(sealed(plaintexts, 4)), 0, 4)
+            self.assertEqual((opened.taken, opened.dropped), (21, 1))
+            self.assertEqual([item.count for item in opened.items], [9, 11])
+            self.assertEqual(packetsOf(opened.items), packets)
+
     def test_tooShort(self) -> None:
         """Messages that hold no tag are not taken."""
         for size in (8, 16, 31):
@@ -355,16 +516,23 @@ class TierMixin:
         Whatever is mixed, every tier gives what the plain one gives: the same
         packets, and the same runs.
         """
-        plain = chooseTier("plain").opener(KEY)
         for seed in range(120):
-            random = Random(seed)
-            packets = mixture(random)
-            run = joined(sealed(packets))
-            mine, reference = self.opener.openRun(run, 0, 0), plain.openRun(run, 0, 0)
-            self.assertEqual(packetsOf(mine.items), packetsOf(reference.items))
-            self.assertEqual(describe(mine.items), describe(reference.items))
-            self.assertEqual(mine.dropped, reference.dropped)
-            self.assertEqual(mine.taken, len(packets))
+            self.checkAsPlain(mixture(Random(seed)))
+
+    def test_anyRuns(self) -> None:
+        """So it is with runs that end in any way, of any size."""
+        for seed in range(120):
+            self.checkAsPlain(manyRuns(Random(seed)))
+
+    def checkAsPlain(self, plaintexts: list[bytes]) -> None:
+        """Opening these gives what the plain tier gives."""
+        plain = chooseTier("plain").opener(KEY)
+        run = joined(sealed(plaintexts))
+        mine, reference = self.opener.openRun(run, 0, 0), plain.openRun(run, 0, 0)
+        self.assertEqual(packetsOf(mine.items), packetsOf(reference.items))
+        self.assertEqual(describe(mine.items), describe(reference.items))
+        self.assertEqual(mine.dropped, reference.dropped)
+        self.assertEqual(mine.taken, len(plaintexts))
 
 
 def mixture(random: Random) -> list[bytes]:
@@ -386,6 +554,44 @@ def mixture(random: Random) -> list[bytes]:
         changed[random.randrange(min(len(changed), 64))] ^= 1 << random.randrange(8)
         packets[where] = bytes(changed)
     return packets
+
+
+def identified(packet: bytes, number: int) -> bytes:
+    """An IPv4 packet, whose identification was zero, with another one."""
+    changed = bytearray(packet)
+    number &= 0xFFFF
+    changed[4:6] = number.to_bytes(2, "big")
+    total = int.from_bytes(changed[10:12], "big") - number
+    changed[10:12] = (total % 65535).to_bytes(2, "big")
+    return bytes(changed)
+
+
+def manyRuns(random: Random) -> list[bytes]:
+    """Plaintexts with runs that end in any way, one behind the other."""
+    family = random.choice((4, 6))
+    mss = random.choice((1228, 1208, 1205, 100, 31))
+    options = random.choice((b"", STAMPS)) if mss < 1228 or family == 4 else b""
+    numbers = random.random() < 0.5 and family == 4
+    seq = random.randrange(1 << 32)
+    packets: list[bytes] = []
+    while len(packets) < 60:
+        size = max(random.choice((1, 2, 5, 12, 30)) * mss - random.choice((0, 7)), 1)
+        packets += builderOf(family).buildRun(
+            seq,
+            77,
+            ACK,
+            500,
+            options,
+            random.randbytes(size),
+            mss,
+            random.choice((0, PSH)),
+        )
+        seq = (seq + size) & 0xFFFFFFFF
+    if numbers:
+        packets = [identified(packet, at) for at, packet in enumerate(packets, 999)]
+    room = max(map(len, packets))
+    room += -room % 16
+    return [packet + random.randbytes(room - len(packet)) for packet in packets]
 
 
 def describe(items) -> list:
@@ -418,6 +624,37 @@ class FastTests(TierMixin, SynchronousTestCase):
     """The tier on NumPy."""
 
     name = "fast"
+
+    def test_tables(self) -> None:
+        """
+        Room is used again once nobody has anything of it, and not before.
+        """
+        from tsrt.dataplane.fast import Desk, Messages, Plaintexts
+
+        desk = Desk()
+        first = desk.table(Messages, 10, 1312)
+        self.assertIs(desk.table(Messages, 64, 1312), first)
+        self.assertIsNot(desk.table(Messages, 65, 1312), first)
+        self.assertIsNot(desk.table(Messages, 10, 1311), first)
+        self.assertIsNot(desk.table(Plaintexts, 10, 1312), first)
+        lent = first.lend(5000)
+        part = lent[1000:1001]
+        del lent
+        other = desk.table(Messages, 10, 1312)
+        self.assertIsNot(other, first)
+        del part
+        self.assertIs(desk.table(Messages, 10, 1312), first)
+
+    def test_keptTables(self) -> None:
+        """Only so many are kept."""
+        from tsrt.dataplane.fast import Desk, Messages
+
+        desk = Desk()
+        made = [desk.table(Messages, 1, size) for size in range(100, 100 + desk.MOST)]
+        self.assertIs(desk.table(Messages, 1, 100), made[0])
+        desk.table(Messages, 1, 50)
+        self.assertIs(desk.table(Messages, 1, 101), made[1])
+        self.assertIsNot(desk.table(Messages, 1, 100), made[0])
 
 
 class CompiledTests(TierMixin, SynchronousTestCase):

@@ -17,7 +17,7 @@ from tsrt.errors import NoFreePort, PortInUse
 from tsrt.netstack import ingress as ingressModule
 from tsrt.netstack import stack as stackModule
 from tsrt.netstack.flow import CloseReason, TCPFlow, TCPState
-from tsrt.netstack.limits import StackLimits
+from tsrt.netstack.limits import DEFAULT_LIMITS, StackLimits
 from tsrt.netstack.listen import Listener
 from tsrt.netstack.ports import AddressNotAvailable
 from tsrt.netstack.stack import Stack
@@ -669,6 +669,23 @@ class ConnectTests(SynchronousTestCase):
         stack.drain(0.0)
         stack.connectTCP(B4, 80, 0.0)
 
+    def test_manyFlows(self) -> None:
+        """
+        Ten thousand flows are had without asking for them, at some kilobytes each.
+        """
+        stack = makeStack(A4)
+        stack.connectTCP(B4, 80, 0.0)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        flows = [stack.connectTCP(B4, 80, 0.0) for _ in range(10_000)]
+        size, _ = tracemalloc.get_traced_memory()
+        self.assertEqual(len(stack.flows()), 10_001)
+        self.assertLess(size / len(flows), 6000)
+        # Strangers get no more of them than ever.
+        self.assertEqual(
+            (DEFAULT_LIMITS.halfOpen, DEFAULT_LIMITS.halfOpenPerRemote), (256, 64)
+        )
+
     def test_refused(self) -> None:
         """Connecting to a closed port ends with REFUSED."""
         network = Network()
@@ -731,6 +748,33 @@ class LifeTests(SynchronousTestCase):
             server.shutdownWrite()
             network.run(0.1)
         self.assertLessEqual(len(network.a.flows()), 4)
+
+    def test_timeWaitMakesRoomForMany(self) -> None:
+        """
+        They are looked for once for many: an eighth of the table goes at a time,
+        and in it are none but those that linger.
+        """
+        network = Network(limits=StackLimits(flows=64))
+        listener = network.b.listenTCP(80, network.now)
+        lasting = [network.a.connectTCP(B4, 80, network.now) for _ in range(32)]
+        network.run(0.5)
+        accepted = [listener.accept() for _ in lasting]
+        for _ in range(32):
+            flow = network.a.connectTCP(B4, 80, network.now)
+            network.run(0.1)
+            other = listener.accept()
+            assert other is not None
+            flow.shutdownWrite()
+            network.run(0.1)
+            other.shutdownWrite()
+            network.run(0.1)
+        self.assertEqual(len(network.a.flows()), 64)
+        network.a.connectTCP(B4, 80, network.now)
+        flows = network.a.flows()
+        self.assertEqual(len(flows), 64 - 8 + 1)
+        for flow, kept in zip(lasting, accepted, strict=True):
+            self.assertIn(flow, flows)
+            self.assertIsNotNone(kept)
 
     def test_timeWaitReuse(self) -> None:
         """A new SYN for lingering addresses and ports opens a new flow."""

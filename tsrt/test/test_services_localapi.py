@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +17,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from tsrt.addresses import AddrPort, parseAddress
 from tsrt.cli.ask import PingOptions, WhoisOptions
 from tsrt.cli.local import SOCKET, LocalOptions, NodeRefused, NoSuchNode, _Socket
 from tsrt.cli.status import IPOptions, StatusOptions, findNode, statusText
@@ -23,10 +25,15 @@ from tsrt.dataplane.choice import TIER
 from tsrt.errors import ConfigError
 from tsrt.services.localapi import HOST, LocalAPI, LocalAPIService
 from tsrt.services.quietsite import QuietSite
+from tsrt.test.test_underlay_batchport import FakeReactor, FakeSocket
 from tsrt.testing.clock import cooperateOn
 from tsrt.testing.tailnet import TestTailnet
+from tsrt.underlay.batchport import SINGLES_LIFETIME, BatchPort
+from tsrt.underlay.socket import UnderlaySocket
 
 PORT = 8080
+
+_OFFLOADS = ("UDPReceiveOffload", "UDPSendOffload", "PathsWithoutSendOffload")
 
 
 @implementer(IAgentEndpointFactory)
@@ -163,6 +170,14 @@ class CommandTests(LocalTestCase):
     """What people see."""
 
     def setUp(self) -> None:
+        self.sockets: list[UnderlaySocket] = []
+        start = UnderlaySocket.startService
+
+        def started(socket: UnderlaySocket) -> None:
+            self.sockets.append(socket)
+            start(socket)
+
+        self.patch(UnderlaySocket, "startService", started)
         super().setUp()
         self.patch(os, "environ", {})
         self.patch(_Socket, "endpointForURI", lambda _, uri: self.endpoint())
@@ -213,15 +228,77 @@ class CommandTests(LocalTestCase):
     def test_statusOfOffloads(self) -> None:
         """What the system does for the sockets is said, and what it does not."""
         status = self.node.backendStatus()
-        for joins, cuts, words in (
-            (True, True, "with UDP GSO and GRO"),
-            (True, False, "with UDP GRO"),
-            (False, True, "with UDP GSO"),
+        both, none = (True, True, 0), (False, False, 0)
+        for four, six, words in (
+            (both, both, "with UDP GSO and GRO"),
+            (both, None, "with UDP GSO and GRO"),
+            (None, (True, False, 0), "with UDP GRO"),
+            ((False, True, 0), None, "with UDP GSO"),
+            (none, none, "without UDP offloads"),
+            (None, None, "without UDP offloads"),
+            (both, none, "with UDP GSO and GRO by IPv4, nothing by IPv6"),
+            ((True, False, 0), both, "with UDP GRO by IPv4, GSO and GRO by IPv6"),
+            ((True, True, 1), both, "with UDP GSO and GRO; 1 path without GSO"),
+            (
+                (True, True, 1),
+                (True, True, 3),
+                "with UDP GSO and GRO; 4 paths without GSO",
+            ),
         ):
-            plane = {"Tier": "fast", "UDPReceiveOffload": joins, "UDPSendOffload": cuts}
+            plane: dict[str, Any] = {"Tier": "fast"}
+            for name, flags in (("IPv4", four), ("IPv6", six)):
+                if flags is not None:
+                    plane[name] = dict(zip(_OFFLOADS, flags, strict=True))
             text = statusText({**status, "DataPlane": plane})
             self.assertTrue(text.endswith(f"\n# Data plane: fast, {words}\n"), text)
         self.assertNotIn("plane", statusText({**status, "DataPlane": None}))
+
+    def test_statusOfPorts(self) -> None:
+        """What the ports find out by and by is told."""
+        (socket,) = (s for s in self.sockets if s._reactor is self.host)
+        self.addCleanup(setattr, socket, "_ports", socket._ports)
+        self.patch(socket, "rebind", lambda: succeed(None))
+        socket._ports, systems = {}, {4: FakeSocket(), 6: FakeSocket()}
+        for family, system in systems.items():
+            socket._ports[family] = BatchPort(
+                FakeReactor(),
+                system,
+                lambda *_: None,
+                lambda: None,
+                lambda _: None,
+                "linux",
+                self.net.clock.seconds,
+            )
+        socket._senders = {4: socket._ports[4].send, 16: socket._ports[6].send}
+
+        def means() -> str:
+            *_, line = self.run_(StatusOptions()).splitlines()
+            return line.removeprefix(f"# Data plane: {TIER.name}, ")
+
+        def send(text: str) -> None:
+            to = AddrPort(parseAddress(text), 9)
+            self.assertTrue(socket.send([bytes(60), bytes(60)], to))
+
+        self.assertEqual(means(), "with UDP GSO and GRO")
+        systems[4].faults = {True: errno.EMSGSIZE}
+        send("192.0.2.7")
+        send("192.0.2.8")
+        send("192.0.2.8")
+        self.assertEqual(means(), "with UDP GSO and GRO; 2 paths without GSO")
+        document = self.node.backendStatus()["DataPlane"]
+        self.assertEqual(
+            document,
+            {
+                "Tier": TIER.name,
+                "IPv4": dict(zip(_OFFLOADS, (True, True, 2), strict=True)),
+                "IPv6": dict(zip(_OFFLOADS, (True, True, 0), strict=True)),
+            },
+        )
+        self.net.clock.advance(SINGLES_LIFETIME)
+        self.assertEqual(means(), "with UDP GSO and GRO")
+        systems[6].faults = {True: errno.EIO}
+        send("2001:db8::7")
+        self.assertEqual(means(), "with UDP GSO and GRO by IPv4, GRO by IPv6")
 
     def test_ip(self) -> None:
         """Addresses of this node and of peers."""

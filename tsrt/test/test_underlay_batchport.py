@@ -8,15 +8,29 @@ import errno
 import socket
 import struct
 import sys
+from types import SimpleNamespace
 
 from twisted.internet import reactor as realReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tsrt.addresses import AddrPort, parseAddress
 from tsrt.dataplane.runs import DatagramRun, SealedRun, datagramsOf
-from tsrt.underlay.batchport import BatchPort, bindPort
+from tsrt.path.places import Via
+from tsrt.runtime.paths import PathService
+from tsrt.runtime.traffic import Traffic
+from tsrt.underlay.batchport import (
+    _MOST_SINGLES,
+    SINGLES_LIFETIME,
+    BatchPort,
+    Offloads,
+    bindPort,
+)
+from tsrt.underlay.socket import UnderlaySocket
+from tsrt.wire.geneve import HEADER_LENGTH, parseGeneve
 
 THERE = ("192.0.2.2", 9)
 ELSEWHERE = ("192.0.2.3", 9)
@@ -84,6 +98,9 @@ class FakeSocket:
             raise OSError(fault, "no")
         self.writes.append((data, each, address))
 
+    def getsockname(self):
+        return "192.0.2.1", 7
+
     def close(self) -> None:
         self.closed = True
 
@@ -104,6 +121,7 @@ class BatchPortTests(SynchronousTestCase):
 
     def port(self, options=(103, 104), platform: str = "linux") -> BatchPort:
         self.reactor, self.socket = FakeReactor(), FakeSocket(options)
+        self.clock = Clock()
         self.got: list = []
         self.refused = 0
         self.stopped: list = []
@@ -118,6 +136,7 @@ class BatchPortTests(SynchronousTestCase):
             refused,
             self.stopped.append,
             platform,
+            self.clock.seconds,
         )
         port.startListening()
         return port
@@ -263,6 +282,26 @@ class BatchPortTests(SynchronousTestCase):
         self.assertEqual(outcome.sent, len(expected))
         self.assertEqual(len(self.socket.writes), 4)
 
+    def test_peerRelay(self) -> None:
+        """
+        What goes by a peer relay is wrapped message by message, and still leaves
+        by one write.
+        """
+        port = self.port()
+        socket = UnderlaySocket(self.clock)
+        socket._senders[4] = port.send
+        service = SimpleNamespace(_socket=socket, traffic=Traffic())
+        run = runOf(40, last=33)
+        via = Via(AddrPort(parseAddress(THERE[0]), THERE[1]), 77)
+        PathService._sendTo(service, via, [run])
+        self.assertEqual([each for _, each, _ in self.socket.writes], [108])
+        self.assertEqual([to for *_, to in self.socket.writes], [THERE])
+        datagrams = self.sent()
+        self.assertEqual([d[HEADER_LENGTH:] for d in datagrams], run.messages())
+        for datagram in datagrams:
+            self.assertEqual(parseGeneve(datagram).vni, 77)
+        self.assertEqual(socket.counters.sentPackets, 40)
+
     def test_withoutCutting(self) -> None:
         """Where the system cannot cut, each datagram is a write."""
         for port in (self.port(()), self.port(platform="darwin")):
@@ -296,6 +335,56 @@ class BatchPortTests(SynchronousTestCase):
             self.socket.writes.clear()
             port.send([run], ELSEWHERE)
             self.assertEqual(len(self.socket.writes), 1)
+
+    def test_pathWidens(self) -> None:
+        """After a while a path that was too narrow gets whole writes again."""
+        port = self.port()
+        run = runOf(10)
+
+        def writes(address) -> int:
+            self.socket.writes.clear()
+            self.assertEqual(port.send([run], address).sent, 10)
+            self.assertEqual(self.sent(), run.messages())
+            return len(self.socket.writes)
+
+        self.assertEqual(port.offloads, Offloads(True, True, 0))
+        self.socket.faults = {True: errno.EMSGSIZE}
+        self.assertEqual(writes(THERE), 10)
+        self.clock.advance(SINGLES_LIFETIME / 2)
+        self.assertEqual(writes(ELSEWHERE), 10)
+        self.assertEqual(port.offloads, Offloads(True, True, 2))
+        self.socket.faults = {}
+        self.clock.advance(SINGLES_LIFETIME / 2 - 1)
+        self.assertEqual((writes(THERE), writes(ELSEWHERE)), (10, 10))
+        self.clock.advance(1)
+        self.assertEqual(port.offloads, Offloads(True, True, 1))
+        self.assertEqual((writes(THERE), writes(ELSEWHERE)), (1, 10))
+        self.assertEqual(list(port._singles), [ELSEWHERE])
+        # One that is as narrow as before is found out anew.
+        self.socket.faults = {True: errno.EMSGSIZE}
+        self.clock.advance(SINGLES_LIFETIME)
+        self.assertEqual(writes(ELSEWHERE), 10)
+        self.assertEqual(port.offloads, Offloads(True, True, 1))
+
+    def test_manyNarrowPaths(self) -> None:
+        """Of many narrow paths the latest are remembered."""
+        port = self.port()
+        self.socket.faults = {True: errno.EMSGSIZE}
+        for number in range(_MOST_SINGLES + 10):
+            port.send([runOf(2)], ("192.0.2.1", number))
+        self.assertEqual(port.offloads.singles, _MOST_SINGLES)
+        self.assertEqual(next(iter(port._singles)), ("192.0.2.1", 10))
+
+    def test_offloads(self) -> None:
+        """What cannot be done anywhere is not counted by path."""
+        self.assertEqual(self.port(()).offloads, Offloads(False, False, 0))
+        self.assertEqual(self.port((104,)).offloads, Offloads(True, False, 0))
+        port = self.port()
+        self.socket.faults = {True: errno.EMSGSIZE}
+        port.send([runOf(2)], THERE)
+        self.socket.faults = {True: errno.EIO}
+        port.send([runOf(2)], ELSEWHERE)
+        self.assertEqual(port.offloads, Offloads(True, False, 0))
 
     def test_errors(self) -> None:
         """What the system does not take is told; the rest is not tried."""

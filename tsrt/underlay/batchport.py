@@ -18,12 +18,14 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 
+from attrs import frozen
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.runtime import seconds as systemSeconds
 from zope.interface import implementer
 
 from tsrt.dataplane.runs import Buffer, DatagramRun, Received, Sealed
@@ -48,6 +50,9 @@ MAX_SEGMENTS = 64
 MAX_WRITE = 65507
 """Bytes that one write may have."""
 
+SINGLES_LIFETIME = 600.0
+"""Seconds for which a path is believed to be too narrow for writes that are cut."""
+
 _MOST_SINGLES = 1024
 _KEPT_MEMORY = 8 << 20
 
@@ -56,6 +61,21 @@ _UDP_SEGMENT = 103
 _UDP_GRO = 104
 _int = struct.Struct("=i")
 _short = struct.Struct("=H")
+
+
+@frozen
+class Offloads:
+    """
+    What the system does for a socket.
+
+    @ivar joins: whether it joins what arrives.
+    @ivar cuts: whether it cuts what is written.
+    @ivar singles: the number of addresses to which it does not, though it can.
+    """
+
+    joins: bool = False
+    cuts: bool = False
+    singles: int = 0
 
 
 class SendOutcome:
@@ -115,12 +135,14 @@ class BatchPort:
         refused: Callable[[], None],
         stopped: Callable[[BatchPort], None],
         platform: str = sys.platform,
+        seconds: Callable[[], float] = systemSeconds,
     ) -> None:
         """
         @param sock: bound and not blocking; it belongs to the port now.
         @param received: called with an address, and what came from it, in order.
         @param refused: called when the system tells of an ICMP error.
         @param stopped: called when the port is closed, by whomever.
+        @param seconds: tells the time.
         """
         self._reactor = reactor
         self._socket = sock
@@ -130,8 +152,10 @@ class BatchPort:
         self._isOpen = False
         # Whether the last read event brought one datagram.
         self._isQuiet = False
-        # Addresses to which writes cannot be cut: their path has small packets.
-        self._singles: set[Address] = set()
+        self._seconds = seconds
+        # Addresses to which writes cannot be cut, as their path has small packets,
+        # and when that was seen; the latest come last.
+        self._singles: dict[Address, float] = {}
         self._controls: dict[int, list[tuple[int, int, bytes]]] = {}
         self.joins = platform == "linux" and self._option(_UDP_GRO, 1)
         # Setting zero changes nothing; an old kernel does not know the option.
@@ -144,6 +168,15 @@ class BatchPort:
         except OSError:
             return False
         return True
+
+    @property
+    def offloads(self) -> Offloads:
+        """What the system does for it at present."""
+        if not self.cuts:
+            return Offloads(self.joins)
+        since = self._seconds() - SINGLES_LIFETIME
+        recent = sum(seen > since for seen in self._singles.values())
+        return Offloads(self.joins, True, recent)
 
     # -- life --------------------------------------------------------------------
 
@@ -317,7 +350,7 @@ class BatchPort:
         """
         controls: list[tuple[int, int, bytes]] = []
         if count > 1:
-            if not self.cuts or address in self._singles:
+            if not self.cuts or (self._singles and self._isNarrow(address)):
                 self._writeEach(buffers, each, address, outcome)
                 return
             found = self._controls.get(each)
@@ -340,6 +373,17 @@ class BatchPort:
         outcome.sent += count
         outcome.size += size
 
+    def _isNarrow(self, address: Address) -> bool:
+        """Whether writes to an address could not be cut, not long ago."""
+        seen = self._singles.get(address)
+        if seen is None:
+            return False
+        if self._seconds() - seen < SINGLES_LIFETIME:
+            return True
+        # The path may have become wider, or be another one by now.
+        del self._singles[address]
+        return False
+
     def _cannotCut(self, number: int, address: Address) -> None:
         """A write was refused that was to be cut into datagrams."""
         if number == errno.EIO:
@@ -349,8 +393,8 @@ class BatchPort:
         # The path takes only smaller packets than these; they are to be
         # fragmented, which the system does with single ones only.
         if len(self._singles) >= _MOST_SINGLES:
-            self._singles.clear()
-        self._singles.add(address)
+            del self._singles[next(iter(self._singles))]
+        self._singles[address] = self._seconds()
 
     def _writeEach(
         self,

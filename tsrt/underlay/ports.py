@@ -13,6 +13,7 @@ from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import (
     IListeningPort,
     IReactorFDSet,
+    IReactorTime,
     IReactorUDP,
     IUDPTransport,
 )
@@ -92,7 +93,14 @@ def openPort(
     """
     if IReactorFDSet.providedBy(reactor):
         sock = bindPort(family, port, address)
-        batch = BatchPort(IReactorFDSet(reactor), sock, arrived, refused, stopped)
+        batch = BatchPort(
+            IReactorFDSet(reactor),
+            sock,
+            arrived,
+            refused,
+            stopped,
+            seconds=IReactorTime(reactor).seconds,
+        )
         batch.startListening()
         return batch, batch.send
     protocol = FamilyProtocol(received, refused, stopped)

@@ -32,7 +32,7 @@ from tsrt.dataplane.runs import (
     datagramsOf,
 )
 from tsrt.errors import TSRTError, WireError
-from tsrt.underlay.batchport import Address, BatchPort
+from tsrt.underlay.batchport import Address, BatchPort, Offloads
 from tsrt.underlay.counters import SocketCounters
 from tsrt.underlay.ports import (
     Sender,
@@ -324,13 +324,12 @@ class UnderlaySocket(Service):
         return family in self._ports
 
     @property
-    def offloads(self) -> tuple[bool, bool]:
-        """
-        What the system does for us: joining what arrives, and cutting what is
-        written, into datagrams.
-        """
-        ports = [port for port in self._ports.values() if isinstance(port, BatchPort)]
-        return any(port.joins for port in ports), any(port.cuts for port in ports)
+    def offloads(self) -> dict[int, Offloads]:
+        """What the system does for the socket of each family (4 or 6) that has one."""
+        return {
+            family: port.offloads if isinstance(port, BatchPort) else Offloads()
+            for family, port in sorted(self._ports.items())
+        }
 
     # -- sending -----------------------------------------------------------------
 
