@@ -18,7 +18,7 @@ from typing import TypeAlias
 from tsrt.dataplane.runs import Outgoing, arrivedOf, countOf
 from tsrt.errors import NoFreePort, PortInUse
 from tsrt.netstack.egress import Egress
-from tsrt.netstack.flow import TCPFlow, TCPOptions, TCPState
+from tsrt.netstack.flow import DISPATCH_LIMIT, TCPFlow, TCPOptions, TCPState
 from tsrt.netstack.held import HeldSYN
 from tsrt.netstack.icmperrors import NetworkError, Trouble
 from tsrt.netstack.limits import RateLimiter, StackCounters, StackLimits
@@ -37,6 +37,9 @@ FlowCheck: TypeAlias = Callable[[bytes, bytes, int], bool]
 
 TURN_LIMIT = 512
 """Packets that flows make before those are sent on their way."""
+
+CALLED_LIMIT = 2 * DISPATCH_LIMIT
+"""Packets that a flow makes when its turn has come: the longer, the cheaper each."""
 
 _PORTS = struct.Struct("!HH")
 _SYN_BITS = SYN | ACK | RST | FIN
@@ -388,7 +391,7 @@ class FlowTable:
                 del called[share]
                 continue
             flow, _ = share.waiting.popitem(last=False)
-            count += self._send(flow, flow.dispatch(now), items)
+            count += self._send(flow, flow.dispatch(now, CALLED_LIMIT), items)
 
     def _send(self, flow: TCPFlow, made: list[Outgoing], items: list[Outgoing]) -> int:
         """

@@ -8,7 +8,8 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tsrt.dataplane.runs import packetsOf
-from tsrt.netstack.flow import DISPATCH_LIMIT, TCPFlow
+from tsrt.netstack.flow import TCPFlow
+from tsrt.netstack.flowtable import CALLED_LIMIT
 from tsrt.netstack.share import MOST
 from tsrt.test.stackpair import FAR, NEAR, StackPair
 
@@ -103,7 +104,7 @@ class ShortPathTests(FairnessTestCase):
             self.assertEqual([packet[20:24] for packet in packets], [mine])
             net.until(lambda: flow.localPort in net.read)
             longest = max(longest, net.now - written)
-        whole = MOST + (DISPATCH_LIMIT + 200) * PACKET
+        whole = MOST + (CALLED_LIMIT + 200) * PACKET
         self.assertLess(longest, whole * 1.05 / RATE + 2 * NEAR)
 
 
