@@ -366,6 +366,8 @@ def measureNode(peers: int, rounds: int) -> dict[str, dict[str, float]]:
     """
     nodes = {f"{count} peers": BigNode(count) for count in (peers, 10)}
     big, small = nodes.values()
+    # Else each look of the collector at them takes longer than all that is measured.
+    gc.freeze()
     found: dict[str, dict[str, float]] = {name: {} for name in nodes}
     print(f"a whole node with {peers:,} peers, beside one with 10")
 
@@ -394,6 +396,7 @@ def measureNode(peers: int, rounds: int) -> dict[str, dict[str, float]]:
         middle = [sorted(each)[len(each) // 2] for each in costs]
         ratio = f"   ratio of medians {middle[0] / middle[1]:.2f}"
         note(label, [min(each) for each in costs], ratio)
+    gc.unfreeze()
     for node in (big, small):
         node.close()
     return found

@@ -24,36 +24,37 @@ import (
 
 // batchTUN is wireguard-go's device on a user-space stack, but that a read takes
 // all packets that wait: with one at a time, the bind never has anything to put
-// into one write. It carries TCP.
+// into one write. As there, the stack is made to wait while nobody reads. It
+// carries TCP.
 type batchTUN struct {
-	queue  *channel.Endpoint
-	stack  *stack.Stack
-	mtu    int
-	events chan tun.Event
-	ended  context.Context
-	end    context.CancelFunc
+	link    *channel.Endpoint
+	stack   *stack.Stack
+	mtu     int
+	events  chan tun.Event
+	packets chan *stack.PacketBuffer
+	ended   chan struct{}
 }
 
 func newBatchTUN(addresses []netip.Addr, mtu int) (*batchTUN, error) {
-	ended, end := context.WithCancel(context.Background())
 	t := &batchTUN{
-		queue: channel.New(1024, uint32(mtu), ""),
+		link: channel.New(1024, uint32(mtu), ""),
 		stack: stack.New(stack.Options{
 			NetworkProtocols: []stack.NetworkProtocolFactory{
 				ipv4.NewProtocol, ipv6.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
 			HandleLocal:        true,
 		}),
-		mtu:    mtu,
-		events: make(chan tun.Event, 1),
-		ended:  ended,
-		end:    end,
+		mtu:     mtu,
+		events:  make(chan tun.Event, 1),
+		packets: make(chan *stack.PacketBuffer, 1024),
+		ended:   make(chan struct{}),
 	}
+	t.link.AddNotify(t)
 	sack := tcpip.TCPSACKEnabled(true)
 	if err := t.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
 		return nil, fmt.Errorf("SACK: %v", err)
 	}
-	if err := t.stack.CreateNIC(1, t.queue); err != nil {
+	if err := t.stack.CreateNIC(1, t.link); err != nil {
 		return nil, fmt.Errorf("CreateNIC: %v", err)
 	}
 	for _, a := range addresses {
@@ -81,14 +82,28 @@ func fullAddress(at netip.AddrPort) (tcpip.FullAddress, tcpip.NetworkProtocolNum
 	return tcpip.FullAddress{NIC: 1, Addr: address, Port: at.Port()}, protocol
 }
 
+// WriteNotify hands on what the stack sends.
+func (t *batchTUN) WriteNotify() {
+	packet := t.link.Read()
+	if packet == nil {
+		return
+	}
+	select {
+	case t.packets <- packet:
+	case <-t.ended:
+		packet.DecRef()
+	}
+}
+
 // Read waits for a packet, and takes those that wait behind it as well.
 func (t *batchTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	packet := t.queue.ReadContext(t.ended)
-	if packet == nil {
+	var packet *stack.PacketBuffer
+	select {
+	case packet = <-t.packets:
+	case <-t.ended:
 		return 0, os.ErrClosed
 	}
-	n := 0
-	for packet != nil {
+	for n := 0; ; {
 		at := offset
 		for _, piece := range packet.AsSlices() {
 			at += copy(bufs[n][at:], piece)
@@ -96,11 +111,14 @@ func (t *batchTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 		sizes[n] = at - offset
 		packet.DecRef()
 		if n++; n == len(bufs) {
-			break
+			return n, nil
 		}
-		packet = t.queue.Read()
+		select {
+		case packet = <-t.packets:
+		default:
+			return n, nil
+		}
 	}
-	return n, nil
 }
 
 func (t *batchTUN) Write(bufs [][]byte, offset int) (int, error) {
@@ -113,9 +131,9 @@ func (t *batchTUN) Write(bufs [][]byte, offset int) (int, error) {
 			Payload: buffer.MakeWithData(data)})
 		switch data[0] >> 4 {
 		case 4:
-			t.queue.InjectInbound(header.IPv4ProtocolNumber, packet)
+			t.link.InjectInbound(header.IPv4ProtocolNumber, packet)
 		case 6:
-			t.queue.InjectInbound(header.IPv6ProtocolNumber, packet)
+			t.link.InjectInbound(header.IPv6ProtocolNumber, packet)
 		default:
 			return 0, syscall.EAFNOSUPPORT
 		}
@@ -125,10 +143,10 @@ func (t *batchTUN) Write(bufs [][]byte, offset int) (int, error) {
 }
 
 func (t *batchTUN) Close() error {
-	t.end()
+	close(t.ended)
 	t.stack.RemoveNIC(1)
 	t.stack.Close()
-	t.queue.Close()
+	t.link.Close()
 	close(t.events)
 	return nil
 }
