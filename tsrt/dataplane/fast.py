@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from functools import cache
 from itertools import repeat
 from typing import Any, TypeVar
 from weakref import ref
@@ -322,22 +321,11 @@ def _build(run: SegmentRun, table: Plaintexts, full: int) -> None:
     table.halves[:full, cut + 12 >> 1] = totals
 
 
-@cache
-def _maskOf(cut: int, start: int) -> NDArray[np.uint32]:
-    """
-    Ones for what is as it has to be in the header of each segment of a run: the
-    sequence number, and all that is the same in all of them.
-
-    @param cut: offset just past the ports.
-    @param start: offset of the payload.
-    """
-    mask = bytearray(b"\xff" * start)
-    if cut == 24:
-        # The identification, and the checksum of the IP header.
-        mask[4:6] = mask[10:12] = bytes(2)
-    # The checksum, and the urgent pointer.
-    mask[cut + 12 : cut + 16] = bytes(4)
-    return np.frombuffer(bytes(mask), _WORD)
+def _ignoreIdentification(heads: NDArray[np.uint32]) -> None:
+    """Make the identification, and the checksum, of IPv4 headers the first one's."""
+    halves = heads.view(_HALF)
+    halves[:, 2] = halves[0, 2]
+    halves[:, 5] = halves[0, 5]
 
 
 class BeginningInTable(Beginning):
@@ -396,8 +384,8 @@ class BeginningInTable(Beginning):
         Look for headers that are as they have to be, whatever their checksums are.
 
         @param count: rows to look at; all but the last have no PSH.
-        @return: how many are, with the first one, and whether it is certain that
-            they have the very same IP header.
+        @return: how many are, with the first one, and whether the checksums of
+            their IP headers are certain to be right.
         """
         packet, cut, start = self.packet, self.cut, self.start
         column = cut >> 2
@@ -406,36 +394,35 @@ class BeginningInTable(Beginning):
         places = np.arange(
             self.seq, self.seq + count * mss, mss, dtype=np.uint64
         ).astype(_PLACE)
-        # Mostly they are the same but for what differs in each segment: sequence
-        # number, checksum, and the urgent pointer that nobody looks at; and with
-        # some systems the identification, and the checksum of IP with it.
+        # What each segment has for itself is made the same: sequence number,
+        # checksum, the urgent pointer that nobody looks at, and the PSH of the last.
         heads = words.copy()
-        isSame = cut != 24 or table.array[at + 1, 4:6].tobytes() == packet[4:6]
-        if not isSame:
-            halves = heads.view(_HALF)
-            halves[:, 2] = halves[0, 2]
-            halves[:, 5] = halves[0, 5]
         heads[:, column] = heads[0, column]
         heads[:, column + 3] = heads[0, column + 3]
         heads.view(np.uint8)[-1, cut + 9] &= ~PSH & 0xFF
+        # With some systems it is the identification, too, and the checksum of IP.
+        isSame = cut != 24 or table.array[at + 1, 4:6].tobytes() == packet[4:6]
+        if not isSame:
+            _ignoreIdentification(heads)
         if (
             heads.tobytes() == packet[:start] * count
             and words[:, column].tobytes() == places.tobytes()
         ):
             return count, isSame
+        if cut == 24 and isSame:
+            _ignoreIdentification(heads)
         differing = heads ^ heads[0]
         differing[:, column] = words[:, column] ^ places.view(_WORD)
-        differing &= _maskOf(cut, start)
         # Zeros, up to the first difference.
         rest = len(differing.tobytes().lstrip(b"\0"))
-        return (count * start - rest) // start, False
+        return (count * start - rest) // start, cut != 24
 
     def _right(self, table: Plaintexts, at: int, count: int, isSame: bool) -> int:
         """
         Look for right checksums.
 
         @param count: rows to look at, whose headers are right otherwise.
-        @param isSame: whether their IP headers need no look.
+        @param isSame: whether those of their IP headers are certain to be.
         @return: how many have them, with the first one.
         """
         # With the same length and header, right checksums mean the same sum of
@@ -443,7 +430,7 @@ class BeginningInTable(Beginning):
         sums = table.sums(at, at + count, 0, len(self.packet))
         sums %= 65535
         wrong = sums != sums[0]
-        if self.cut == 24 and not isSame:
+        if not isSame:
             # The words with identification and checksum; the others are the same.
             words = table.words[at : at + count]
             pairs = np.add(words[:, 1], words[:, 2], dtype=np.uint64)
@@ -521,18 +508,21 @@ def _packetsIn(table: Plaintexts) -> tuple[list[Arrived], int]:
 
     @param table: with what was opened.
     """
-    count, rows, array = len(table.sizes), table.rows, table.array
+    count, rows = len(table.sizes), table.rows
     # Only the last one may be shorter.
     full = count - (count > 0 and table.sizes[-1] < table.size)
-    view = table.lend(count * array.shape[1])
+    view = table.lend(count * table.array.shape[1])
     items: list[Arrived] = []
     dropped = at = 0
+    following = b""
     while full - at >= LEAST_OPENED:
-        packet = cutToLength(bytes(rows[at]))
+        plaintext = following or bytes(rows[at])
+        following = bytes(rows[at + 1])
+        packet = cutToLength(plaintext)
         if packet is None:
             dropped += 1
         else:
-            if array[at + 1, 12:24].tobytes() == packet[12:24]:
+            if following[12:24] == packet[12:24]:
                 # The same addresses and ports, or halves of the same addresses.
                 begun = BeginningInTable.of(packet)
                 if isinstance(begun, BeginningInTable):
@@ -540,6 +530,7 @@ def _packetsIn(table: Plaintexts) -> tuple[list[Arrived], int]:
                     if run is not None:
                         items.append(run)
                         at += run.count
+                        following = b""
                         continue
             items.append(packet)
         at += 1

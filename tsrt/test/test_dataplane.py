@@ -325,6 +325,24 @@ class TierMixin:
                 self.assertEqual((first.count, last.count), (40, 19))
                 self.assertEqual(lone, bytes(damaged))
 
+    def test_twoWrongChecksums(self) -> None:
+        """Two checksums that are wrong do not make up for each other."""
+        base = runOf(self.payload(20 * 1240), 1240).packets()
+        for changes in (False, True):
+            packets = [
+                identified(packet, changes * number)
+                for number, packet in enumerate(base)
+            ]
+            for number, damages in ((9, (1, -1)), (1, (-1, 1))):
+                damaged = bytearray(packets[number])
+                for at, more in zip((10, 36), damages, strict=True):
+                    field = int.from_bytes(damaged[at : at + 2], "big") + more
+                    damaged[at : at + 2] = field.to_bytes(2, "big")
+                changed = [*packets[:number], bytes(damaged), *packets[number + 1 :]]
+                items = self.openAll(changed)
+                self.assertEqual(len(items), 3)
+                self.assertEqual(items[1], bytes(damaged))
+
     def test_pushInTheMiddle(self) -> None:
         """Wherever a segment has PSH, a run ends."""
         for pushed in (1, 2, 9, 47, 48):
@@ -390,6 +408,17 @@ class TierMixin:
         for run, item in zip(runs, found, strict=True):
             self.assertEqual(item.packets(), run.packets())
             self.assertEqual(item.payload, run.payload)
+
+    def test_cutOff(self) -> None:
+        """A last packet that is cut off is none, whatever was opened before."""
+        packets = runOf(self.payload(20 * 1240), 1240).packets()
+        for last in (packets[-1], packets[-1][:600], packets[-1][:1264]):
+            datagrams = joined(sealed([*packets[:-1], last], 3))
+            opened = self.opener.openRun(datagrams, 0, 3)
+            isWhole = last == packets[-1]
+            self.assertEqual(opened.taken, 20)
+            self.assertEqual(opened.dropped, not isWhole)
+            self.assertEqual(packetsOf(opened.items), packets[: 19 + isWhole])
 
     def test_scratch(self) -> None:
         """What was opened does not lie in what arrived."""

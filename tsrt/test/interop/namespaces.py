@@ -56,6 +56,11 @@ class Namespace:
         """Give it an address that is nowhere else."""
         _ip("-n", self.name, "addr", "add", prefix, "dev", "lo")
 
+    def narrow(self, mtu: int) -> None:
+        """Let no packets of more than so many bytes go from the test to the programs."""
+        way = ("dev", self._link, "src", self.hostAddress, "mtu", str(mtu))
+        _ip("route", "add", f"{self.address}/32", *way)
+
     def remove(self) -> None:
         """Remove it, if it is there."""
         for command in (
