@@ -35,6 +35,10 @@ Fallback: TypeAlias = Callable[[bytes, int, bytes, int], Listener | HeldSYN | No
 FlowCheck: TypeAlias = Callable[[bytes, bytes, int], bool]
 """Asked with the remote address, and the local address and port, of a flow."""
 
+NodeAt: TypeAlias = Callable[[bytes], bytes]
+"""Asked for what all addresses of a remote node have in common, which is the same for no
+address of another one; the address itself where nothing is known."""
+
 TURN_LIMIT = 512
 """Packets that flows make before those are sent on their way."""
 
@@ -56,6 +60,7 @@ class FlowTable:
     The flows of one stack.
 
     @ivar fallback: who listens where nobody does; L{None} refuses.
+    @ivar nodeAt: knows which addresses are of one node, whose flows L{Share} a path.
     """
 
     __slots__ = (
@@ -75,6 +80,7 @@ class FlowTable:
         "_timers",
         "fallback",
         "listeners",
+        "nodeAt",
     )
 
     def __init__(
@@ -87,6 +93,7 @@ class FlowTable:
     ) -> None:
         self.listeners: PortTable[Listener] = PortTable()
         self.fallback: Fallback | None = None
+        self.nodeAt: NodeAt = lambda address: address
         self._egress = egress
         self._ready = ready
         self._randbytes = randbytes
@@ -168,9 +175,10 @@ class FlowTable:
         self._flows[key] = flow
         remote = flow.remoteAddress
         if remote not in self._egress.local:
-            share = self._shares.get(remote)
+            node = self.nodeAt(remote)
+            share = self._shares.get(node)
             if share is None:
-                share = self._shares[remote] = Share()
+                share = self._shares[node] = Share(node)
             share.count += 1
             flow.share = share
 
@@ -353,7 +361,7 @@ class FlowTable:
         share.count -= 1
         if not share.count:
             self._called.pop(share, None)
-            del self._shares[flow.remoteAddress]
+            del self._shares[share.key]
         elif share.waiting and share.hasRoom:
             self._called[share] = None
 
@@ -365,7 +373,8 @@ class FlowTable:
 
         Those that are left when L{TURN_LIMIT} is reached go on waiting, as do
         those that have more to send, at the end of the queue.  So do those whose
-        L{Share} has no room, until it has.
+        L{Share} has no room, until it is called; of these one sends in any case,
+        so that they wait for no more than a turn of the others.
 
         @param items: takes what leaves this node; the rest goes to the
             loopback queue.
@@ -374,7 +383,7 @@ class FlowTable:
         count = 0
         for _ in range(len(pending)):
             if count >= TURN_LIMIT:
-                return
+                break
             flow, _ = pending.popitem(last=False)
             share = flow.share
             mustWait = False
@@ -384,14 +393,16 @@ class FlowTable:
                     share.waiting[flow] = None
             count += self._send(flow, flow.dispatch(now, mustWait=mustWait), items)
         called = self._called
-        while called and count < TURN_LIMIT:
+        isServed = False
+        while called and not (isServed and count >= TURN_LIMIT):
             share = next(iter(called))
-            if not share.waiting or not share.hasRoom:
-                # It may have been otherwise when it was called.
-                del called[share]
-                continue
-            flow, _ = share.waiting.popitem(last=False)
-            count += self._send(flow, flow.dispatch(now, CALLED_LIMIT), items)
+            del called[share]
+            # It may have been otherwise when it was called.
+            if share.waiting and share.hasRoom:
+                flow, _ = share.waiting.popitem(last=False)
+                isServed = True
+                # Which calls the share again, if more of them may send.
+                count += self._send(flow, flow.dispatch(now, CALLED_LIMIT), items)
 
     def _send(self, flow: TCPFlow, made: list[Outgoing], items: list[Outgoing]) -> int:
         """
@@ -448,8 +459,8 @@ class FlowTable:
 
     def pathRenewed(self, remotes: Collection[bytes], now: float) -> None:
         """The way to some addresses is good again."""
-        for remote in remotes:
-            share = self._shares.get(remote)
+        for node in {self.nodeAt(remote) for remote in remotes}:
+            share = self._shares.get(node)
             if share is not None:
                 # It may be another one, for which other round-trip times hold.
                 share.smallest = None

@@ -19,7 +19,7 @@ from tsrt.netstack.datagrams import UDPBinding
 from tsrt.netstack.datagramtable import DatagramFallback, DatagramTable
 from tsrt.netstack.egress import Egress, isUnicast
 from tsrt.netstack.flow import TCPFlow, TCPOptions
-from tsrt.netstack.flowtable import Fallback, FlowCheck, FlowTable
+from tsrt.netstack.flowtable import Fallback, FlowCheck, FlowTable, NodeAt
 from tsrt.netstack.fragments import Reassembler
 from tsrt.netstack.icmp import ICMP, Echo, EchoFallback, EchoRequest, Ping
 from tsrt.netstack.ingress import Ingress
@@ -132,6 +132,15 @@ class Stack:
     @fallback.setter
     def fallback(self, fallback: Fallback | None) -> None:
         self._flows.fallback = fallback
+
+    @property
+    def nodeAt(self) -> NodeAt:
+        """What all addresses of a remote node have in common; see L{NodeAt}."""
+        return self._flows.nodeAt
+
+    @nodeAt.setter
+    def nodeAt(self, nodeAt: NodeAt) -> None:
+        self._flows.nodeAt = nodeAt
 
     @property
     def datagramFallback(self) -> DatagramFallback | None:

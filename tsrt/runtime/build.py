@@ -176,6 +176,13 @@ def _build(
     relays.setName("relays")
 
     responder = TSMPResponder()
+
+    def nodeAt(address: bytes) -> bytes:
+        peer = state.map.peerByAddress(address)
+        return address if peer is None else peer.packedAddresses()[0]
+
+    for stack in (overlay.stack, forwarding.stack):
+        stack.nodeAt = nodeAt
     datapath = DataPath(
         reactor,
         now=overlay.now,

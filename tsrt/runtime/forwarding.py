@@ -19,7 +19,6 @@ from tsrt.netstack.stack import Stack
 from tsrt.runtime.overlay import NodeOverlay
 
 FORWARD_LIMITS = StackLimits(
-    flows=8192,
     halfOpen=2048,
     halfOpenPerRemote=1024,
     bindings=4096,

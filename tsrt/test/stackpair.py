@@ -112,7 +112,7 @@ class StackPair:
 
     def share(self, remote: bytes = THERE) -> Share | None:
         """What the flows to an address share, while there are any."""
-        return self.source._flows._shares.get(remote)
+        return self.source._flows._shares.get(self.source.nodeAt(remote))
 
     # -- time ------------------------------------------------------------------------
 

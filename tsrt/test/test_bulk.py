@@ -113,3 +113,21 @@ class BulkTests(SynchronousTestCase):
         sender = self.carry(Link(delay=0.01), 0.6)
         self.assertEqual(sender.retransmissions, 0)
         self.assertGreater(self.widest, 800)
+
+    def test_families(self) -> None:
+        """What goes to both addresses of a node ends at one socket, and shares it."""
+        self.net = net = TestTailnet()
+        self.addCleanup(net.close)
+        for name in ("a", "b", "c"):
+            net.addNode(name)
+        net.waitUp()
+        shares = []
+        for name in ("b", "c"):
+            net.wait(net[name].serverEndpoint(7).listen(Factory.forProtocol(Sink)))
+            for address in net[name].status.addresses:
+                endpoint = net["a"].clientEndpoint(address, 7)
+                protocol = net.wait(endpoint.connect(Factory.forProtocol(Protocol)))
+                shares.append(protocol.transport._flow.share)
+        [four, six, other, _] = shares
+        self.assertIs(four, six)
+        self.assertIsNot(four, other)

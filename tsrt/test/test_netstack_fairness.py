@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tsrt.dataplane.runs import packetsOf
+from tsrt.dataplane.runs import Outgoing, SegmentRun, countOf, packetsOf
 from tsrt.netstack.flow import TCPFlow
-from tsrt.netstack.flowtable import CALLED_LIMIT
+from tsrt.netstack.flowtable import CALLED_LIMIT, TURN_LIMIT
 from tsrt.netstack.share import MOST
-from tsrt.test.stackpair import FAR, NEAR, StackPair
+from tsrt.test.stackpair import ELSEWHERE, FAR, NEAR, THERE, StackPair
 
 RATE = 500e6
 """Bytes that a node gets through in a second: a short path has no other bottleneck."""
@@ -39,6 +39,26 @@ class FairnessTestCase(SynchronousTestCase):
         net.read.clear()
         net.run(seconds)
         return [net.read.get(flow.localPort, 0) for flow in flows]
+
+
+class Busy:
+    """Stands for a flow that fills a turn, to a node where there is always room."""
+
+    share = None
+    retired = False
+    remoteAddress = ELSEWHERE
+
+    def dispatch(self, now: float, mustWait: bool) -> list[Outgoing]:
+        return [bytes(40)] * TURN_LIMIT
+
+    def takeReady(self) -> bool:
+        return False
+
+    def recount(self) -> None:
+        """Nothing is counted."""
+
+    def deadline(self) -> None:
+        """Nothing is due."""
 
 
 class ShortPathTests(FairnessTestCase):
@@ -79,6 +99,46 @@ class ShortPathTests(FairnessTestCase):
         """A thousand: none has had more than some turns by then."""
         alone = self.share(1, 1.0, 1.01)
         self.assertGreater(self.share(1000, 1.0, 2.0), 0.95 * alone)
+
+    def test_twoAddresses(self) -> None:
+        """Flows to two addresses of a node end at one socket."""
+        net = self.pair()
+        net.source.nodeAt = {THERE: b"node", ELSEWHERE: b"node"}.__getitem__
+        flows = net.connect(30) + net.connect(30, ELSEWHERE)
+        for flow in flows:
+            net.fill(flow)
+        net.run(0.3)
+        self.assertEqual(net.there.dropped, 0)
+        for flow in flows:
+            self.assertEqual(flow._tcb.sender.retransmissions, 0)
+        self.assertIs(net.share(THERE), net.share(ELSEWHERE))
+        # It was another path: what its round trips took says nothing.
+        net.source.pathRenewed([ELSEWHERE, THERE], net.now)
+        self.assertIs(net.share().smallest, None)
+        for flow in flows:
+            flow.abort()
+        net.settle()
+        self.assertIs(net.share(), None)
+
+    def test_busyTurns(self) -> None:
+        """Who is called sends, even when other flows fill each turn."""
+        net = self.pair()
+        self.start(net, 60)
+        net.run(0.2)
+        table = net.source._flows
+        for turn in range(3):
+            self.assertGreater(len(net.share().waiting), 30)
+            table._pending.update(dict.fromkeys((Busy(), Busy())))
+            net.source.pathRenewed([THERE], net.now)
+            items: list[Outgoing] = []
+            table.dispatch(net.now, items)
+            runs = [item for item in items if isinstance(item, SegmentRun)]
+            self.assertGreater(countOf(runs), 0, turn)
+            self.assertLessEqual(countOf(runs), CALLED_LIMIT)
+            self.assertEqual(len(items) - len(runs), TURN_LIMIT)
+            # Of the busy ones each gets a turn.
+            self.assertIsInstance(next(iter(table._pending)), Busy)
+            table._pending.clear()
 
     def test_smallMessage(self) -> None:
         """

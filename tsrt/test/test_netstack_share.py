@@ -37,7 +37,7 @@ class ShareTests(SynchronousTestCase):
 
     def test_room(self) -> None:
         """Only on a short path there is a bound."""
-        share = Share()
+        share = Share(b"there")
         for flight, smallest, expected in (
             (MOST, None, True),
             (MOST - 1, SHORT / 2, True),
