@@ -8,9 +8,9 @@ is kept as a few positions: what lies below L{Recovery.edge} and is not held by
 the peer is lost, and what lies below L{Recovery.resent} was sent again.
 
 What was sent again may be lost again.  That shows, with SACK, when the peer holds
-enough of what was sent for the first time after it: the same evidence as for any
-loss, counted from where the flight ended when the piece was repeated.  RFC 6675
-leaves that to the timer; RFC 8985 has the idea, with times in place of positions.
+enough of what was sent after it: for the first time, counted from where the flight
+ended when the piece was repeated, or, where the flight could not grow, again.  RFC
+6675 leaves that to the timer; RFC 8985 has the idea, with times in place of positions.
 
 Reference: RFC 6675, RFC 6582, RFC 5681 section 3, RFC 8985 section 3.
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import deque
+from itertools import islice
 
 from tsrt.netstack.sack import DUPLICATE_THRESHOLD, Scoreboard
 
@@ -30,6 +31,9 @@ FAST = 1
 
 LOSS = 2
 """Mode: the retransmission timer expired."""
+
+_LOOK = 16
+"""Pieces that were sent again among which is looked for what came before others."""
 
 
 class Recovery:
@@ -204,11 +208,45 @@ class Recovery:
             and board.within(repeats[0][2] + self.slack, board.highest) > enough
         ):
             start, end, _ = repeats.popleft()
+            self._missAgain(max(start, una), end)
+        if repeats and board:
+            self._findOvertaken(una, enough + self.slack)
+
+    def _findOvertaken(self, una: int, size: int) -> None:
+        """
+        Find what is lost again by what was repeated after it.
+
+        @param size: bytes of that which prove nothing yet.
+        """
+        board, repeats = self.board, self._repeats
+        while repeats:
+            start, end, mark = repeats[0]
             piece = board.gap(max(start, una), end)
-            if piece is not None:
-                self._addAgain(piece[0], end)
-                self.lostAgain += 1
-                self.forced = True
+            if piece is None:
+                repeats.popleft()
+                continue
+            start = piece[0]
+            later = 0
+            for first, last, _ in islice(repeats, 1, _LOOK):
+                later += board.within(first, last)
+                if later > size:
+                    break
+            else:
+                if later + board.within(start, end) > size:
+                    edge = board.below(start, end, size - later)
+                    repeats[0] = edge, end, mark
+                    self._missAgain(start, edge)
+                return
+            repeats.popleft()
+            self._missAgain(start, end)
+
+    def _missAgain(self, start: int, end: int) -> None:
+        """What the peer does not hold of a piece was sent again, and lost again."""
+        piece = self.board.gap(start, end)
+        if piece is not None:
+            self._addAgain(piece[0], end)
+            self.lostAgain += 1
+            self.forced = True
 
     def _addAgain(self, start: int, end: int) -> None:
         again, gap = self._again, self.board.gap
@@ -283,7 +321,7 @@ class Recovery:
         repeats = self._repeats
         if repeats:
             first, last, mark = repeats[-1]
-            if mark == nxt and last <= start and board.gap(last, start) is None:
+            if mark == nxt and last == start:
                 repeats[-1] = first, end, mark
                 return
         repeats.append((start, end, nxt))

@@ -106,6 +106,23 @@ class Scoreboard:
         held = sum(ends[first:last]) - sum(starts[first:last])
         return held - max(0, start - starts[first]) - max(0, ends[last - 1] - end)
 
+    def below(self, start: int, end: int, size: int) -> int:
+        """
+        Where the range starts with which, going down from C{end}, the peer holds more
+        than C{size} bytes.
+
+        @param start: where to stop; it holds more than C{size} above that.
+        """
+        starts = self._starts
+        ends = self._ends
+        at = bisect_left(starts, end)
+        while True:
+            at -= 1
+            low = max(starts[at], start)
+            size -= min(ends[at], end) - low
+            if size < 0:
+                return low
+
     def gap(self, start: int, end: int) -> tuple[int, int] | None:
         """
         The first piece between two positions that the peer does not hold.

@@ -15,6 +15,7 @@ Reference: RFC 9293 sections 3.8.6 and 3.10, RFC 5681, RFC 6298, RFC 6675, RFC
 from __future__ import annotations
 
 from tsrt.netstack.congestion import CongestionControl
+from tsrt.netstack.pacing import LONG, Pacer
 from tsrt.netstack.prr import RateReduction
 from tsrt.netstack.recovery import FAST, LOSS, OPEN, Recovery
 from tsrt.netstack.reordering import Reordering, duplicateSize
@@ -57,6 +58,7 @@ class Sender:
         "_filledAt",
         "_held",
         "_lastSent",
+        "_pacedFrom",
         "_progress",
         "_repairedAt",
         "_smallEnd",
@@ -70,6 +72,7 @@ class Sender:
         "mss",
         "noDelay",
         "nxt",
+        "pacer",
         "patient",
         "persist",
         "recovery",
@@ -93,12 +96,14 @@ class Sender:
         congestion: CongestionControl,
         userTimeout: float,
         noDelay: bool = False,
+        pacedFrom: float = LONG,
     ) -> None:
         """
         @param iss: initial sequence number.
         @param mss: bytes of payload in a full segment.
         @param userTimeout: seconds without progress after which the peer
             counts as dead.
+        @param pacedFrom: round-trip time in seconds of a path on which data is paced.
         """
         self.iss = iss
         self.una = iss
@@ -122,6 +127,8 @@ class Sender:
         self.rtt = RTTEstimator()
         self.persist = PersistTimer()
         self.tail = TailProbe()
+        self.pacer = Pacer()
+        self._pacedFrom = pacedFrom
         self.retransmitAt: float | None = None
         # Acknowledgements up to here show that the window was in full use.
         self._blockedAt = iss
@@ -410,6 +417,8 @@ class Sender:
             congestion.idled()
         pipe = recovery.pipe(una, nxt, mss)
         room = congestion.window - pipe
+        smallest = self.rtt.smallest
+        isLong = smallest is not None and smallest >= self._pacedFrom
         if recovery.mode != OPEN:
             if recovery.mode == FAST and recovery.selective and pipe >= mss:
                 # With less on its way nothing might come that allows more.
@@ -420,6 +429,10 @@ class Sender:
                     room = max(room, mss)
                 if room < mss:
                     return None
+                if isLong and not recovery.forced:
+                    count = min(count, self._paced(hole[1] - hole[0], now))
+                    if not count:
+                        return None
                 start, end = hole
                 # If the peer took its window back, one segment asks for it.
                 end = min(end, max(edge, una + mss))
@@ -436,6 +449,10 @@ class Sender:
                 # Congestion alone never cuts a segment short.
                 usable = room // mss * mss
                 self._blockedAt = nxt + max(usable, 0)
+            if isLong and room >= mss and usable > 0:
+                count = min(count, self._paced(queued, now))
+                if not count:
+                    return None
             size = sizeOfNewData(
                 queued,
                 usable,
@@ -452,11 +469,26 @@ class Sender:
             return recovery.extra(una, nxt, mss)
         return None
 
+    def _paced(self, size: int, now: float) -> int:
+        """How many full segments may go out now on a long path, where so much could."""
+        congestion = self.congestion
+        count = self.pacer.segments(
+            now,
+            -(-size // self.mss),
+            congestion.window / self.mss,
+            self.rtt.smoothed or self._pacedFrom,
+            congestion.inSlowStart,
+        )
+        # Nobody is idle meanwhile.
+        self._held = not count
+        return count
+
     def sent(self, start: int, end: int, now: float) -> None:
         """Note that a range that L{pull} gave has been sent."""
         mss = self.mss
         watch = self._watch
         probing = self.persist.count > 0
+        self.pacer.sent((end - start) / mss)
         if start < self.high:
             self.retransmissions += -(-(end - start) // mss)
             timed = watch.position
@@ -544,6 +576,9 @@ class Sender:
     def deadline(self) -> float | None:
         """When L{tick} has something to do; L{None} for never."""
         at = self.retransmitAt
+        paced = self.pacer.at
+        if paced is not None and (at is None or paced < at):
+            return paced
         if at is None:
             at = self.persist.at
             if at is None or self.persist.count < _LEAST_TIMEOUTS:
@@ -564,6 +599,7 @@ class Sender:
         @return: whether the flow can go on; not after C{userTimeout} seconds
             and several attempts without progress.
         """
+        self.pacer.tick(now)
         persist = self.persist
         overdue = now >= self._progress + self.userTimeout
         if self.retransmitAt is not None:

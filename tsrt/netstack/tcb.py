@@ -144,6 +144,7 @@ class ControlBlock:
             makeCongestionControl(options.congestion, mss),
             options.userTimeout,
             options.noDelay,
+            options.pacedFrom,
         )
         self.receiver: Receiver | None = None
         self.keepAlive = KeepAlive(now)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
+from tsrt.netstack.pacing import LONG
+
 
 @frozen(kw_only=True)
 class TCPOptions:
@@ -25,6 +27,8 @@ class TCPOptions:
         whose path died learns from the first answer by another path how long a
         round trip takes, and ends the doubling of its timer.
     @ivar noDelay: whether to begin with Nagle's algorithm off.
+    @ivar pacedFrom: the round-trip time from which data leaves evenly, in place of
+        as much at once as the window has room for; infinity for never.
     @ivar delayedAck: how long an acknowledgement may wait for company.
     @ivar synRetries: how often a SYN is repeated before the peer counts as
         dead: 6 means about two minutes.
@@ -49,6 +53,7 @@ class TCPOptions:
     selectiveAck: bool = True
     timestamps: bool = True
     noDelay: bool = False
+    pacedFrom: float = field(default=LONG, validator=validators.ge(0.0))
     delayedAck: float = field(default=0.040, validator=validators.ge(0.0))
     synRetries: int = field(default=6, validator=validators.ge(0))
     synAckRetries: int = field(default=5, validator=validators.ge(0))

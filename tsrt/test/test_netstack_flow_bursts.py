@@ -4,6 +4,8 @@ Tests of L{tsrt.netstack.flow}: many packets at once, many answers at once.
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tsrt.netstack.prr import RateReduction
 from tsrt.netstack.recovery import FAST, OPEN
 from tsrt.netstack.sender import Sender
+from tsrt.netstack.tcpoptions import TCPOptions
 from tsrt.test.netlink import Link, Pair, pattern
 from tsrt.test.netpeer import MSS, Peer, payloads
 
@@ -30,7 +33,7 @@ class BatchTests(SynchronousTestCase):
 
     def flying(self) -> Peer:
         """A peer to which forty segments are on their way."""
-        peer = Peer(scale=4).establish(0.05)
+        peer = Peer(TCPOptions(pacedFrom=inf), scale=4).establish(0.05)
         peer.flow.write(bytes(200 * MSS))
         for acknowledged in (0, 10, 30):
             if acknowledged:

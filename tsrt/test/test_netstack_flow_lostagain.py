@@ -4,10 +4,13 @@ Tests of L{tsrt.netstack.flow}: what was sent again, and lost again.
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tsrt.netstack import recovery as recoveries
 from tsrt.netstack.flow import TCPOptions
 from tsrt.netstack.recovery import FAST, LOSS, OPEN, Recovery
 from tsrt.netstack.sender import Sender
@@ -90,6 +93,32 @@ class LostAgainTests(SynchronousTestCase):
             self.assertEqual(sender(peer).retransmissions, 1 + times)
         self.assertEqual(sender(peer).timerFires, 0)
 
+    def test_overtaken(self) -> None:
+        """
+        Where the peer's window leaves no room for anything new, those that were
+        repeated after it tell that it is lost again.
+        """
+        peer = Peer(window=10 * MSS).establish()
+        peer.flow.write(bytes(100 * MSS))
+        self.assertEqual(len(peer.take()), 10)
+        peer.now += 0.05
+        window = 10 * MSS
+        sent = []
+        for end in range(5, 11):
+            sent += payloads(
+                peer.send(0, 1, 1, sacks=((at(4), at(end)),), window=window)
+            )
+        # Once the holes are filled, the end of the flight follows.
+        self.assertEqual(sent[:4], [(at(n), MSS) for n in range(4)])
+        peer.now += 0.05
+        for end in (2, 3):
+            blocks = ((at(1), at(end)), (at(4), at(10)))
+            answer = payloads(peer.send(0, 1, 1, sacks=blocks, window=window))
+            self.assertNotIn(FIRST, answer)
+        answer = payloads(peer.send(0, 1, 1, sacks=((at(1), at(10)),), window=window))
+        self.assertEqual(answer, [FIRST])
+        self.assertEqual(sender(peer).timerFires, 0)
+
     def test_inFlight(self) -> None:
         """What is merely on its way is not repeated, whatever arrives meanwhile."""
         peer = self.flying()
@@ -151,7 +180,7 @@ class LostAgainTests(SynchronousTestCase):
 
     def test_reorderingKnown(self) -> None:
         """Where the network is known to change the order there is more patience."""
-        peer = Peer().establish(0.05)
+        peer = Peer(TCPOptions(pacedFrom=inf)).establish(0.05)
         sender(peer).reordering._steps = 2
         sender(peer).reordering._left = 9
         peer.flow.write(bytes(100 * MSS))
@@ -210,8 +239,11 @@ class WireTests(SynchronousTestCase):
 
     def carried(self, there: Link, size: int = 2_000_000) -> Pair:
         """Send some megabytes."""
-        pair = Pair(there, Link(2, delay=there.delay))
+        # A window that is full would end all evidence.
+        options = TCPOptions(receiveInitial=1 << 22)
+        pair = Pair(there, Link(2, delay=there.delay), options, options)
         data = pattern(size)
+        pair.client.highWater = 1 << 20
         pair.client.send(data, True)
         pair.server.send(b"", True)
         pair.run(stop=pair.closed)
@@ -283,11 +315,18 @@ class Model:
         return [n for n in range(self.una, self.nxt) if n not in self.held]
 
     def judge(self) -> None:
+        inOrder = list(self.repeated)
         for number in self.missing():
             if sum(n > number for n in self.held) > 2:
                 self.edge = max(self.edge, number + 1)
             mark = self.repeated.get(number)
-            if mark is not None and sum(n >= mark for n in self.held) > 2:
+            if mark is None:
+                continue
+            later = inOrder[inOrder.index(number) + 1 :]
+            if (
+                sum(n >= mark for n in self.held) > 2
+                or sum(n in self.held for n in later) > 2
+            ):
                 del self.repeated[number]
 
     def pipe(self) -> int:
@@ -316,6 +355,7 @@ class ModelTests(SynchronousTestCase):
     )
     def test_any(self, steps: list[tuple[str, int]]) -> None:
         """Whatever arrives in whatever order."""
+        self.patch(recoveries, "_LOOK", 400)
         recovery, model = Recovery(0), Model()
         recovery.selective = True
         model.nxt = 12
@@ -335,6 +375,7 @@ class ModelTests(SynchronousTestCase):
                     start, end = hole[0], min(hole[1], hole[0] + UNIT)
                     self.assertEqual((start, end - start), (expected * UNIT, UNIT))
                     recovery.repeated(start, end, model.nxt * UNIT)
+                    model.repeated.pop(expected, None)
                     model.repeated[expected] = model.nxt
             else:
                 missing = model.missing()

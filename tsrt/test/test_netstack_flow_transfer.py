@@ -60,14 +60,14 @@ class TransferTests(SynchronousTestCase):
         """A good wire needs each byte once, and acknowledgements ride along."""
         pair = self.transfer()
         self.assertEqual(self.repeated(pair), 0)
-        self.assertLess(pair.there.carried, 850)
+        self.assertLess(pair.there.carried, 950)
         self.assertLess(pair.now, 1000 + 40)
 
     def test_oneWay(self) -> None:
-        """A stream in one direction is acknowledged once a batch."""
+        """A stream in one direction is acknowledged once a batch, of a millisecond."""
         pair = self.transfer(backSize=0)
         self.assertEqual(self.repeated(pair), 0)
-        self.assertLess(pair.back.carried, 60)
+        self.assertLess(pair.back.carried, 130)
 
     def test_ipv6(self) -> None:
         """IPv6 works the same, with smaller segments."""
@@ -176,7 +176,7 @@ class PlainTransferTests(TransferTests):
 
     options = TCPOptions(selectiveAck=False)
     # Duplicates cannot be told from losses, and no probe shortens the timer.
-    needless = 120
+    needless = 300
 
 
 class UnstampedTransferTests(TransferTests):

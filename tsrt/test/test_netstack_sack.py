@@ -50,6 +50,15 @@ class ScoreboardTests(SynchronousTestCase):
         self.assertEqual(made.within(20, 30), 0)
         self.assertEqual(made.within(35, 15), 0)
 
+    def test_below(self) -> None:
+        """The range is found with which enough is held, counted from the end."""
+        made = board((10, 20), (30, 40), (50, 60))
+        for size, start in ((0, 50), (9, 50), (10, 30), (19, 30), (20, 10)):
+            self.assertEqual(made.below(0, 100, size), start)
+        # Only what lies in between counts.
+        self.assertEqual(made.below(0, 55, 5), 30)
+        self.assertEqual(made.below(35, 55, 9), 35)
+
     def test_gap(self) -> None:
         """The first piece that is not held is found."""
         made = board((10, 20), (30, 40))

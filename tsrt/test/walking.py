@@ -24,6 +24,7 @@ from tsrt.runtime.engine import Engine
 from tsrt.test.overlaynet import Recorder, factoryFor, queued
 from tsrt.test.test_underlay_batchport import FakeReactor, FakeSocket
 from tsrt.testing.clock import pump
+from tsrt.testing.links import Link
 from tsrt.testing.tailnet import TestTailnet
 from tsrt.underlay.batchport import BatchPort
 from tsrt.underlay.socket import UnderlaySocket
@@ -163,7 +164,10 @@ class WalkTestCase(SynchronousTestCase):
     direct = True
 
     def setUp(self) -> None:
-        self.tailnet = TestTailnet(nodes=["a", "b"], direct=self.direct)
+        # A short path, on which all that the window has room for leaves at once.
+        self.tailnet = TestTailnet(
+            nodes=["a", "b"], direct=self.direct, links=Link(delay=0.0005)
+        )
         self.addCleanup(self.tailnet.close)
         self.arrived = Counting()
         self.out = self.bind("a", Counting())
