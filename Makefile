@@ -44,7 +44,7 @@ interop-build:
 	GO=$(GO) sh interop/build.sh $(INTEROP_BIN)
 
 # All figures beside those of the Go node, in less than half an hour; needs root.
-BENCHMARKS = tunnel netstack netmap profile scale join \
+BENCHMARKS = tunnel netstack paths netmap profile scale join \
 	throughput latency connections memory
 
 bench: $(BIN)/.installed interop-build
