@@ -207,14 +207,24 @@ def where(results: Results) -> str:
     )
 
 
-def main() -> None:
-    """Put the tables into the page."""
-    results = Results(json.loads(RESULTS.read_text()))
+def updated(text: str, document: dict[str, Any]) -> str:
+    """
+    The page with the tables of these results.
+
+    @param text: the page as it is.
+    @param document: what C{benchmarks/results.json} has.
+    """
+    results = Results(document)
     parts = [make(results) for make in (speeds, weights, others, where)]
-    text = PAGE.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    PAGE.write_text(before + BEGIN + "\n" + "\n".join(parts) + "\n" + END + after)
+    return before + BEGIN + "\n" + "\n".join(parts) + "\n" + END + after
+
+
+def main() -> None:
+    """Put the tables into the page."""
+    document = json.loads(RESULTS.read_text())
+    PAGE.write_text(updated(PAGE.read_text(), document))
 
 
 if __name__ == "__main__":

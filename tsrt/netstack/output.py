@@ -14,7 +14,7 @@ from tsrt.netstack.receiver import Receiver
 from tsrt.netstack.seq import MASK
 from tsrt.netstack.tcb import ControlBlock, windowShift
 from tsrt.netstack.tcpstate import TCPState
-from tsrt.wire.tcp import ACK, FIN, PSH, SYN, encodeOptions
+from tsrt.wire.tcp import ACK, FIN, PSH, SYN, encodeOptions, encodeTimestamps
 
 _SENDING = (
     TCPState.ESTABLISHED,
@@ -94,7 +94,7 @@ def _data(
         start, end = found
         buffer = sender.buffer
         if not options and tcb.stamping:
-            options = encodeOptions(timestamps=(tcb.stamp(now), tcb.recentStamp))
+            options = encodeTimestamps(tcb.stamp(now), tcb.recentStamp)
         last = 0
         if end >= buffer.end:
             last = PSH

@@ -201,11 +201,13 @@ class DataPath:
         for peer, packets in received.packets:
             self._inbound(peer, packets, now)
         self._settle(now)
+        # Once they are answered: who waits for the answer does not wait for this.
+        counters = self.counters
+        for _, packets in received.packets:
+            counters.inboundPackets += countOf(packets)
+            counters.inboundBytes += sum(map(len, packets))
 
     def _inbound(self, peer: bytes, packets: Sequence[Arrived], now: float) -> None:
-        counters = self.counters
-        counters.inboundPackets += countOf(packets)
-        counters.inboundBytes += sum(map(len, packets))
         self.lastActive = now
         if self._masquerades:
             masquerade = self._masquerades.get(peer)
@@ -310,9 +312,10 @@ class DataPath:
             # The stack is told at once, instead of retrying into the void.
             stack.receive(refused, now)
         for peer, batch in batches.items():
+            self.sendPackets(peer, batch, now)
+            # Once they are on their way: who waits for them waits less.
             counters.outboundPackets += countOf(batch)
             counters.outboundBytes += sum(map(len, batch))
-            self.sendPackets(peer, batch, now)
 
     def _send(self, peer: bytes, messages: Sequence[Sealed]) -> None:
         if messages and not self._transmit(peer, messages):

@@ -161,13 +161,13 @@ class PathService(Service):
         return True
 
     def _sendTo(self, place: Direct, messages: Sequence[Sealed]) -> None:
-        self.traffic.outbound.add(pathOf(place), messages)
         if isinstance(place, Via):
             head = geneve.GeneveHeader(geneve.PROTOCOL_WIREGUARD, place.vni).encode()
             wrapped = [head + message for message in messagesOf(messages)]
             self._socket.send(wrapped, place.address)
         else:
             self._socket.send(messages, place)
+        self.traffic.outbound.add(pathOf(place), messages)
 
     def reply(self, place: Place, messages: Sequence[Sealed]) -> None:
         """Send WireGuard messages back to where some came from."""
@@ -184,8 +184,9 @@ class PathService(Service):
     ) -> None:
         """Datagrams came to the socket."""
         if kind is Kind.WIREGUARD:
-            self.traffic.inbound.add(pathOf(source), items)
             self._deliver(self._sourceOf(source), items, source)
+            # Once they are answered, or on their way: who waits for them waits less.
+            self.traffic.inbound.add(pathOf(source), items)
         elif kind is Kind.DISCO:
             now = self._now()
             for datagram in datagramsOf(items):

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from random import Random
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -690,6 +692,38 @@ class CompiledTests(TierMixin, SynchronousTestCase):
     """The compiled tier."""
 
     name = "compiled"
+
+    def test_lock(self) -> None:
+        """
+        Other threads of the program go on while a run is sealed, and while one is
+        opened: each call lets go of the interpreter's lock.
+        """
+        run = runOf(bytes(1240 * 700), 1240)
+        datagrams = joined(self.sealer.sealRun(run, PREFIX, 0, 1280).messages())
+        # Nobody has to give it up otherwise.
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(60)
+
+        def goesOn(call: Callable[[], object]) -> bool:
+            begun, done = threading.Event(), threading.Event()
+
+            def work() -> None:
+                begun.set()
+                call()
+                done.set()
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            begun.wait()
+            isOn = not done.is_set()
+            thread.join()
+            return isOn
+
+        for call in (
+            lambda: self.sealer.sealRun(run, PREFIX, 0, 1280),
+            lambda: self.opener.openRun(datagrams, 0, 0),
+        ):
+            self.assertTrue(any(goesOn(call) for _ in range(20)))
 
 
 class ChoiceTests(SynchronousTestCase):

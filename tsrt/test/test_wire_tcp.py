@@ -145,6 +145,10 @@ class EncodeTests(SynchronousTestCase):
     def test_known(self) -> None:
         """Each option has its published layout, in whole words."""
         self.assertEqual(tcp.encodeOptions(mss=1240), bytes.fromhex("020404d8"))
+        for stamps in ((0, 0), (7, 9), (0xFFFFFFFF, 0x80000001)):
+            self.assertEqual(
+                tcp.encodeTimestamps(*stamps), tcp.encodeOptions(timestamps=stamps)
+            )
         self.assertEqual(
             tcp.encodeOptions(
                 mss=1240, windowScale=7, sackPermitted=True, timestamps=(5, 6)

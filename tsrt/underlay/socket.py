@@ -376,10 +376,11 @@ class UnderlaySocket(Service):
 
     def _arrived(self, address: Address, items: Sequence[Received]) -> None:
         """A read event brought all this from one address."""
+        self._handle(address, items)
+        # Once they are answered: who waits for the answer does not wait for this.
         counters = self.counters
         counters.receivedPackets += countOf(items)
         counters.receivedBytes += sum(map(len, items))
-        self._handle(address, items)
 
     def _received(self, address: Address, datagram: bytes) -> None:
         """A read event brought this, and maybe more."""

@@ -46,6 +46,7 @@ _HEADER = struct.Struct("!HHIIHHHH")
 _AFTER_PORTS = struct.Struct("!IIHHHH")
 _TWO_WORDS = struct.Struct("!II")
 _TIMESTAMPS_ALONE = b"\x01\x01\x08\x0a"
+_packStamps = struct.Struct("!4sII").pack
 
 
 class Options:
@@ -283,6 +284,11 @@ def encodeOptions(
         encoded += bytes((_OPTION_NOP, _OPTION_NOP, _OPTION_SACK, 2 + 8 * len(kept)))
         encoded += b"".join(_TWO_WORDS.pack(left, right) for left, right in kept)
     return encoded
+
+
+def encodeTimestamps(value: int, echo: int) -> bytes:
+    """What L{encodeOptions} makes of timestamps alone, for each segment of a flow."""
+    return _packStamps(_TIMESTAMPS_ALONE, value, echo)
 
 
 class SegmentBuilder:
