@@ -383,7 +383,10 @@ class TCPFlow:
         return tcb.established and tcb.sender.canWait
 
     def recount(self) -> None:
-        """Tell the others at L{share} what is on its way now."""
+        """
+        Tell the others at L{share} what is on its way now, and know how short the
+        path is that one of them has seen free.
+        """
         share = self.share
         if share is not None:
             sender = self._tcb.sender
@@ -391,10 +394,12 @@ class TCPFlow:
             share.flight += flight - self.counted
             self.counted = flight
             smallest = sender.rtt.smallest
-            if smallest is not None and (
-                share.smallest is None or smallest < share.smallest
-            ):
-                share.smallest = smallest
+            known = share.smallest
+            if smallest is not None and smallest != known:
+                if known is None or smallest < known:
+                    share.smallest = smallest
+                else:
+                    sender.rtt.smallest = known
 
     def dispatch(
         self, now: float, limit: int = DISPATCH_LIMIT, mustWait: bool = False

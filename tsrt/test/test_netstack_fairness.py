@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tsrt.dataplane.runs import Outgoing, SegmentRun, countOf, packetsOf
 from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.flowtable import CALLED_LIMIT, TURN_LIMIT
+from tsrt.netstack.pacing import LONG
 from tsrt.netstack.share import MOST
 from tsrt.test.stackpair import ELSEWHERE, FAR, NEAR, THERE, StackPair
 
@@ -119,6 +120,24 @@ class ShortPathTests(FairnessTestCase):
             flow.abort()
         net.settle()
         self.assertIs(net.share(), None)
+
+    def test_lateComer(self) -> None:
+        """
+        A flow that has never seen the path free learns of others that it is short,
+        and is not paced.
+        """
+        net = self.pair()
+        self.start(net, 60)
+        net.run(0.2)
+        began = net.now
+        [late] = net.connect()
+        self.assertGreater(net.now - began, LONG)
+        net.fill(late)
+        net.run(0.1)
+        sender = late._tcb.sender
+        self.assertEqual(sender.rtt.smallest, net.share().smallest)
+        self.assertLess(sender.rtt.smallest, LONG)
+        self.assertIs(sender.pacer.at, None)
 
     def test_busyTurns(self) -> None:
         """Who is called sends, even when other flows fill each turn."""
