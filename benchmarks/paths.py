@@ -12,10 +12,8 @@ import argparse
 from math import inf
 
 from benchmarks.results import conclude, readOptions
-from tsrt.dataplane.runs import Outgoing, packetsOf
-from tsrt.netstack.stack import Stack
 from tsrt.netstack.tcpoptions import DEFAULTS, TCPOptions
-from tsrt.test.stackpair import PORT, THERE, StackPair
+from tsrt.test.stackpair import PORT, THERE, CutPair
 
 RATE = 12.5e6
 """Bytes a second that get through."""
@@ -24,13 +22,6 @@ PATHS = ((40, 32), (40, 100), (100, 32), (100, 250))
 """Milliseconds of a round trip, and packets that fit in front of the bottleneck."""
 
 UNPACED = TCPOptions(pacedFrom=inf)
-
-
-class CutPair(StackPair):
-    """Where the link takes packets one by one, and loses them one by one."""
-
-    def _carry(self, stack: Stack, items: list[Outgoing]) -> None:
-        super()._carry(stack, [*packetsOf(items)])
 
 
 def carry(trip: int, queue: int, seconds: float, options: TCPOptions) -> float:

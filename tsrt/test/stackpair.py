@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Callable
 from random import Random
 
-from tsrt.dataplane.runs import Outgoing, arrivedOf
+from tsrt.dataplane.runs import Outgoing, arrivedOf, packetsOf
 from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.listen import Listener
 from tsrt.netstack.share import Share
@@ -194,3 +194,10 @@ class StackPair:
         """Let time pass until something is so."""
         if not self.run(limit, condition):
             raise AssertionError("it did not come true")
+
+
+class CutPair(StackPair):
+    """Where the link takes packets one by one, and loses them one by one."""
+
+    def _carry(self, stack: Stack, items: list[Outgoing]) -> None:
+        super()._carry(stack, [*packetsOf(items)])

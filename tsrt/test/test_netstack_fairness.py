@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tsrt.dataplane.runs import Outgoing, SegmentRun, countOf, packetsOf
+from tsrt.dataplane.runs import Outgoing, SegmentRun, countOf
 from tsrt.netstack.flow import TCPFlow
 from tsrt.netstack.flowtable import CALLED_LIMIT, TURN_LIMIT
 from tsrt.netstack.pacing import LONG
 from tsrt.netstack.share import MOST
-from tsrt.test.stackpair import ELSEWHERE, FAR, NEAR, THERE, StackPair
+from tsrt.test.stackpair import ELSEWHERE, FAR, NEAR, THERE, CutPair, StackPair
 
 RATE = 500e6
 """Bytes that a node gets through in a second: a short path has no other bottleneck."""
@@ -185,13 +185,6 @@ class ShortPathTests(FairnessTestCase):
             longest = max(longest, net.now - written)
         whole = MOST + (CALLED_LIMIT + 200) * PACKET
         self.assertLess(longest, whole * 1.05 / RATE + 2 * NEAR)
-
-
-class CutPair(StackPair):
-    """Where the link takes packets one by one, and loses them one by one."""
-
-    def _carry(self, stack, items) -> None:
-        super()._carry(stack, packetsOf(items))
 
 
 class LongPathTests(FairnessTestCase):
