@@ -1,5 +1,5 @@
 """
-Pacing: on a long path new data leaves evenly, in place of all at once.
+Pacing: on a long path data leaves evenly, in place of all at once.
 
 What a window lets go is mostly let go in bursts: after a pause, where acknowledgements
 come in bunches, and while the window doubles.  On a short path a burst costs nothing, and
@@ -10,7 +10,7 @@ takes.
 It costs a timer for each millisecond of a stream, and so is done where round trips take
 long enough for that to matter.
 
-Reference: RFC 9002 section 7.7 (the same for QUIC), RFC 9406 section 4.2.
+Reference: RFC 9002 section 7.7, which has the same for QUIC.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ never be used up, and not grow."""
 
 class Pacer:
     """
-    A bucket that new data of a flow leaves from, filled at the rate of its window.
+    A bucket that the data of a flow leaves from, filled at the rate of its window.
 
     @ivar at: when enough will be in it; L{None} while nothing waits for that.
     """

@@ -53,7 +53,7 @@ class TCPOptions:
     selectiveAck: bool = True
     timestamps: bool = True
     noDelay: bool = False
-    pacedFrom: float = field(default=LONG, validator=validators.ge(0.0))
+    pacedFrom: float = field(default=LONG, validator=validators.gt(0.0))
     delayedAck: float = field(default=0.040, validator=validators.ge(0.0))
     synRetries: int = field(default=6, validator=validators.ge(0))
     synAckRetries: int = field(default=5, validator=validators.ge(0))

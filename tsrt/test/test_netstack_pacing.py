@@ -172,6 +172,11 @@ class FlowTests(SynchronousTestCase):
         peer.flow.write(bytes(40 * MSS))
         self.assertEqual(len(payloads(peer.take())), 40)
 
+    def test_options(self) -> None:
+        """A path that takes no time has no rate."""
+        for value in (0.0, -1.0):
+            self.assertRaises(ValueError, TCPOptions, pacedFrom=value)
+
     def test_lone(self) -> None:
         """A small message leaves in the same turn, time and again."""
         peer = self.open(0.05)
